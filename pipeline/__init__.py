@@ -1,0 +1,1 @@
+"""The library of synthclones: core (no cluster), stages (Ray), presets and assets."""

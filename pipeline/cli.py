@@ -1,0 +1,110 @@
+"""The options that every job shares, and how its errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, NoReturn
+
+import click
+import yaml
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.config_loading import load_config, nearest, preset_names
+from pipeline.core.errors import InputError, WorkError
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a job is called with: its validated config and where it works.
+
+    Args:
+        config: the resolved run config.
+        store: the storage root.
+        json_output: print one JSON object as the last line.
+    """
+
+    config: RunConfig
+    store: Store
+    json_output: bool
+
+    def finish(self, human: str, summary: dict[str, Any]) -> None:
+        """Print the summary for people and, with --json, the one for programs as the last line."""
+        print_summary(human, summary, self.json_output)
+
+
+def print_summary(human: str, summary: dict[str, Any], json_output: bool) -> None:
+    """The end of every job: the summary for people and, with --json, one JSON object as the last line of stdout."""
+    click.echo(human)
+    if json_output:
+        click.echo(json.dumps(summary, sort_keys=True, ensure_ascii=False))
+
+
+def job_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a click command the shared options; it is then called with a `JobContext` as its first argument.
+
+    `--dry-run` prints the resolved config as YAML and ends with exit code 0 before the job's body runs.
+    """
+
+    @click.option("--preset", metavar="NAME", help=f"Run preset: {', '.join(preset_names())}.")
+    @click.option("--config", "config_files", multiple=True, metavar="FILE", help="YAML laid over the preset; repeatable.")
+    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. train.epochs=5; repeatable.")
+    @click.option("--images-per-class", type=int, metavar="N", help="Short for --set images_per_class=N.")
+    @click.option("--root", default="runs", show_default=True, metavar="PATH|URI", help="Where artifacts lie: local, s3://, gs://.")
+    @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
+    @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
+    @wraps(function)
+    def command(
+        preset: str | None,
+        config_files: tuple[str, ...],
+        overrides: tuple[str, ...],
+        images_per_class: int | None,
+        root: str,
+        dry_run: bool,
+        json_output: bool,
+        **arguments: Any,
+    ) -> None:
+        if preset is None and not config_files:
+            raise InputError(f"give --preset NAME ({', '.join(preset_names())}) or --config FILE")
+        extra = [] if images_per_class is None else [f"images_per_class={images_per_class}"]
+        config = load_config(preset, config_files, [*overrides, *extra])
+        store = Store.open(root)
+        if dry_run:
+            click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
+            return
+        function(JobContext(config, store, json_output), **arguments)
+
+    return command
+
+
+def run_job(command: click.Command) -> NoReturn:
+    """Run a job's click command as a program and exit: 0 done, 2 the input is wrong, 1 it failed while working."""
+    try:
+        command.main(standalone_mode=False)
+    except InputError as error:
+        _fail(error, 2)
+    except click.NoSuchOption as error:
+        known = [name for param in command.params for name in param.opts]
+        _fail(f"unknown option {error.option_name}{nearest(error.option_name, known)}", 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except WorkError as error:
+        _fail(error, 1)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; what is done is kept, run the same command again to go on", 1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        _fail(f"{error.filename or 'storage'}: {error.strerror}; mend it, then run the same command again to go on", 1)
+    sys.exit(0)
+
+
+def _fail(message: object, code: int) -> NoReturn:
+    line = " ".join(str(message).split())
+    click.echo(f"error: {line}", err=True)
+    sys.exit(code)

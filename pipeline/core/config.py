@@ -1,0 +1,199 @@
+"""The configuration of a run: frozen models, one line under each field, an unknown key is an error.
+
+What decides pixels is in `RecipeConfig` and nowhere else; its hash (`pipeline.core.recipe`) names the image set.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""A word that may become a file name."""
+
+
+class Frozen(BaseModel):
+    """Base of every config: immutable, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class ModelConfig(Frozen):
+    """Which text-to-image model."""
+
+    id: str = "embedded"
+    """`embedded` (the tiny generator that ships), a local diffusers directory, or a hub id such as `org/name`."""
+    revision: str | None = None
+    """Commit of a hub id, 40 hex digits; a branch would let the pixels change. Not used for directories."""
+    variant: str | None = None
+    """Weight file variant of the repository, e.g. `fp16`."""
+
+    @property
+    def is_hub_id(self) -> bool:
+        """Whether the weights come from a hub."""
+        return self.id != "embedded" and self.revision is not None
+
+
+class RecipeConfig(Frozen):
+    """Everything that decides pixels, apart from the classes. Its hash names the image set."""
+
+    template: str = "c, h_c"
+    """A name from presets/prompts.yaml, or a Jinja template over `c`, `h_c`, `d_c`, `b`."""
+    backgrounds: str = "places365"
+    """Background table (its name, or a path to a .parquet); counts only when the template uses `b`."""
+    model: ModelConfig = ModelConfig()
+    """Text-to-image model."""
+    scheduler: str = "default"
+    """A diffusers scheduler class name, or `default` for the one in the model's directory."""
+    num_inference_steps: int = Field(15, ge=1, le=1000)
+    """Denoising steps."""
+    guidance_scale: float = Field(2.0, ge=0, le=50)
+    """Classifier-free guidance; 1 or less turns it off."""
+    negative_prompt: str = ""
+    """What the unconditional branch is told."""
+    width: int = Field(32, ge=8, le=4096, multiple_of=8)
+    """Pixels."""
+    height: int = Field(32, ge=8, le=4096, multiple_of=8)
+    """Pixels."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights and activations."""
+    safety_checker: bool = True
+    """Run the model's own safety checker when its directory has one; flagged images become rows with status `nsfw`."""
+    image_format: Literal["png", "jpeg", "webp"] = "png"
+    """Encoding of the stored bytes."""
+    image_quality: int = Field(95, ge=1, le=100)
+    """JPEG or WebP quality."""
+    seed_namespace: str = "0"
+    """Another word gives other noise and other backgrounds for the same recipe."""
+
+
+class GenerateConfig(Frozen):
+    """How images are made: nothing here changes which images a set holds."""
+
+    shard_size: int = Field(100, ge=1, le=65536)
+    """Images of one shard: unit of work, retry and resume. Fixed for a set at its creation."""
+    batch_size: int = Field(50, ge=1, le=4096)
+    """Images of one engine call; the last one of a shard is padded. Fixed for a set at its creation."""
+    num_actors: int = Field(2, ge=1)
+    """Actors of the pool at the start (and its lower bound)."""
+    max_actors: int | None = Field(None, ge=1)
+    """Upper bound of the pool on an autoscaling cluster; default: `num_actors`."""
+    num_cpus_per_actor: float = Field(1, ge=0)
+    """CPUs that Ray reserves for an actor."""
+    num_gpus_per_actor: float = Field(0, ge=0)
+    """GPUs that Ray reserves for an actor."""
+    torch_threads: int = Field(1, ge=1)
+    """Intra-op threads of an actor on the CPU; a different number may change last bits of pixels."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs; there is no fallback from one to the other."""
+    max_failed_fraction: float = Field(0.01, ge=0, le=1)
+    """The job fails when more of its rows than this failed (nsfw and blank rows are not failures)."""
+    log_interval_s: float = Field(10, gt=0)
+    """Seconds between progress lines."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> GenerateConfig:
+        if self.max_actors is not None and self.max_actors < self.num_actors:
+            raise ValueError(f"max_actors {self.max_actors} is below num_actors {self.num_actors}; raise it")
+        if self.device == "cuda" and self.num_gpus_per_actor == 0:
+            raise ValueError("device is cuda but num_gpus_per_actor is 0; give e.g. num_gpus_per_actor: 1")
+        return self
+
+
+class TrainConfig(Frozen):
+    """ResNet50 by SGD, values of facts on the paper's sibling code base unless a preset says otherwise."""
+
+    data: Literal["synthetic", "real"] = "synthetic"
+    """`real` trains the twin: as many real training images per class as `images_per_class`."""
+    seed: int = Field(0, ge=0)
+    """Of the initial weights, shuffling and augmentation."""
+    input_size: int = Field(224, ge=16)
+    """Pixels of the square input."""
+    epochs: int = Field(100, ge=1)
+    """Passes over the images."""
+    batch_size: int = Field(256, ge=2)
+    """Global batch, over all workers."""
+    learning_rate: float = Field(0.1, gt=0)
+    """Peak, for a batch of 256; scaled linearly with `batch_size`."""
+    final_learning_rate: float = Field(1e-6, ge=0)
+    """End of the cosine, not scaled."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of SGD, without Nesterov."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """On weights only: none on biases and norms."""
+    warmup_epochs: float = Field(10, ge=0)
+    """Linear warm-up from 0."""
+    head: Literal["cosine", "linear"] = "cosine"
+    """Bias-free cosine softmax, or a plain linear layer."""
+    temperature: float = Field(0.1, gt=0)
+    """tau of the cosine head."""
+    augmentation: Literal["pytorch"] = "pytorch"
+    """RandomResizedCrop and horizontal flip."""
+    min_crop_scale: float = Field(0.08, gt=0, le=1)
+    """Smallest share of the area that a random crop keeps."""
+    mixed_precision: Literal["none", "bfloat16"] = "none"
+    """Autocast dtype of forward and backward."""
+    num_workers: int = Field(2, ge=1)
+    """DDP processes."""
+    num_cpus_per_worker: float = Field(1, gt=0)
+    """CPUs that Ray reserves for a worker."""
+    torch_threads: int = Field(1, ge=1)
+    """Intra-op threads of a worker."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model trains; there is no fallback from one to the other."""
+    ingest: Literal["memory", "stream"] = "memory"
+    """`memory` decodes a worker's share once; `stream` decodes every epoch through Ray Data with bounded memory."""
+    max_memory_gib: float = Field(4, gt=0)
+    """`memory` refuses a share larger than this."""
+    checkpoint_every_epochs: int = Field(5, ge=1)
+    """Epochs between checkpoints; the last epoch always has one."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts after a lost worker."""
+
+
+class EvaluateConfig(Frozen):
+    """Scoring on real test images."""
+
+    test_set: str = "fashion_mnist"
+    """`fashion_mnist`, or a folder with one sub-folder per WNID."""
+    batch_size: int = Field(500, ge=1)
+    """Images per forward."""
+    num_calibration_bins: int = Field(15, ge=2)
+    """Equal-width bins of the expected calibration error."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the model runs."""
+    torch_threads: int = Field(2, ge=1)
+    """Intra-op threads."""
+
+
+class TrackingConfig(Frozen):
+    """Where MLflow runs go."""
+
+    experiment: str = Field("synthclones", min_length=1)
+    """MLflow experiment."""
+    uri: str | None = None
+    """Tracking URI; default: MLFLOW_TRACKING_URI, else `sqlite:///<root>/mlflow.db` (`runs/mlflow.db` for a remote root)."""
+    enabled: bool = True
+    """False writes nothing to MLflow."""
+
+
+class RunConfig(Frozen):
+    """One complete run, as a preset holds it."""
+
+    classes: str = "fashion_mnist"
+    """Class table: `fashion_mnist`, `imagenet100`, `imagenet1k`, or a path to a .parquet of jobs.build_classes."""
+    images_per_class: int = Field(200, ge=1)
+    """How many images of each class are made and trained on; readers take the exact prefix."""
+    data_dir: str | None = None
+    """Folder of the real data set; default: env SYNTHCLONES_DATA, then the known places."""
+    recipe: RecipeConfig = RecipeConfig()
+    """What decides pixels."""
+    generate: GenerateConfig = GenerateConfig()
+    """How they are made."""
+    train: TrainConfig = TrainConfig()
+    """The classifier."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """The verdict."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""

@@ -1,0 +1,107 @@
+"""Preset + config file + `--set` -> one validated `RunConfig`; every mistake is one `InputError` line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the run presets that ship."""
+    return sorted(path.stem for path in (PRESETS / "runs").glob("*.yaml"))
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file holding one mapping. Raises `InputError` with the line when it is not."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"config file {str(path)!r} does not exist; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config file {str(path)!r} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{str(path)!r} is not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{str(path)!r} must hold `key: value` lines, not a {type(value).__name__}")
+    return value
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`a.b=c` -> (["a", "b"], value as YAML reads it). Raises `InputError`."""
+    key, separator, raw = text.partition("=")
+    if not separator or not key.strip():
+        raise InputError(f"--set {text!r} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
+    try:
+        return key.strip().split("."), yaml.safe_load(raw)
+    except yaml.YAMLError:
+        return key.strip().split("."), raw  # e.g. a template that opens with `{`: keep the text
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if nested else value
+    return merged
+
+
+def load_config(preset: str | None, files: Iterable[str] = (), overrides: Iterable[str] = ()) -> RunConfig:
+    """The run's config: preset, then each config file, then each `--set`, later ones win. Raises `InputError`."""
+    values: dict[str, Any] = {}
+    if preset is not None:
+        if preset not in preset_names():
+            raise InputError(f"--preset {preset!r} is unknown{nearest(preset, preset_names())}")
+        values = load_yaml(PRESETS / "runs" / f"{preset}.yaml")
+    for file in files:
+        values = merge(values, load_yaml(Path(file)))
+    for text in overrides:
+        keys, value = parse_override(text)
+        for key in reversed(keys):
+            value = {key: value}
+        values = merge(values, value)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError("; ".join(describe(RunConfig, item) for item in error.errors())) from error
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` or the list of choices, for the end of a message."""
+    known = list(choices)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(known)}"
+
+
+def describe(model: type[BaseModel], error: Any) -> str:
+    """One pydantic error as `where: what; mend`."""
+    location = [str(part) for part in error["loc"]]
+    where = ".".join(location) or "config"
+    if error["type"] == "extra_forbidden":
+        parent = model
+        for part in location[:-1]:
+            parent = _model_of(parent.model_fields[part].annotation)
+        return f"unknown key {where!r}{nearest(location[-1], parent.model_fields)}"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message} (got {error['input']!r:.80})" if error["loc"] else message
+
+
+def _model_of(annotation: Any) -> type[BaseModel]:
+    """The pydantic model inside an annotation such as `ModelConfig` or `ModelConfig | None`."""
+    found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+    assert found, annotation
+    return found[0]

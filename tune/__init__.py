@@ -1,0 +1,1 @@
+"""Searches over recipes and training settings with Ray Tune."""
