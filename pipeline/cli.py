@@ -27,11 +27,13 @@ class JobContext:
         config: the resolved run config.
         store: the storage root.
         json_output: print one JSON object as the last line.
+        dry_run: say what would be done and stop; only a job with `plans=True` sees this.
     """
 
     config: RunConfig
     store: Store
     json_output: bool
+    dry_run: bool = False
 
     def finish(self, human: str, summary: dict[str, Any]) -> None:
         """Print the summary for people and, with --json, the one for programs as the last line."""
@@ -45,41 +47,66 @@ def print_summary(human: str, summary: dict[str, Any], json_output: bool) -> Non
         click.echo(json.dumps(summary, sort_keys=True, ensure_ascii=False))
 
 
-def job_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a click command the shared options; it is then called with a `JobContext` as its first argument.
+def job_options_with(
+    default_preset: str | None = None, default_root: str = "runs", *, plans: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a click command the shared options; it is then called with a `JobContext` first.
 
     `--dry-run` prints the resolved config as YAML and ends with exit code 0 before the job's body runs.
+
+    Args:
+        default_preset: the preset when neither --preset nor --config is given; None makes that an error.
+        default_root: the storage root when --root is not given.
+        plans: the body runs on --dry-run too, and prints its own plan (`JobContext.dry_run`).
     """
+    presets = ", ".join(preset_names())
 
-    @click.option("--preset", metavar="NAME", help=f"Run preset: {', '.join(preset_names())}.")
-    @click.option("--config", "config_files", multiple=True, metavar="FILE", help="YAML laid over the preset; repeatable.")
-    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One value, e.g. train.epochs=5; repeatable.")
-    @click.option("--images-per-class", type=int, metavar="N", help="Short for --set images_per_class=N.")
-    @click.option("--root", default="runs", show_default=True, metavar="PATH|URI", help="Where artifacts lie: local, s3://, gs://.")
-    @click.option("--dry-run", is_flag=True, help="Print the resolved config and stop.")
-    @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
-    @wraps(function)
-    def command(
-        preset: str | None,
-        config_files: tuple[str, ...],
-        overrides: tuple[str, ...],
-        images_per_class: int | None,
-        root: str,
-        dry_run: bool,
-        json_output: bool,
-        **arguments: Any,
-    ) -> None:
-        if preset is None and not config_files:
-            raise InputError(f"give --preset NAME ({', '.join(preset_names())}) or --config FILE")
-        extra = [] if images_per_class is None else [f"images_per_class={images_per_class}"]
-        config = load_config(preset, config_files, [*overrides, *extra])
-        store = Store.open(root)
-        if dry_run:
-            click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
-            return
-        function(JobContext(config, store, json_output), **arguments)
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--preset", metavar="NAME", help=f"Run preset: {presets}. Default: {default_preset or 'none'}.")
+        @click.option(
+            "--config", "config_files", multiple=True, metavar="FILE", help="YAML over the preset; repeatable."
+        )
+        @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5; repeatable.")
+        @click.option("--images-per-class", type=int, metavar="N", help="Short for --set images_per_class=N.")
+        @click.option(
+            "--root",
+            default=default_root,
+            show_default=True,
+            metavar="PATH|URI",
+            help="Where artifacts lie: local, s3://, gs://.",
+        )
+        @click.option("--dry-run", is_flag=True, help=f"Print the {'plan' if plans else 'resolved config'} and stop.")
+        @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
+        @wraps(function)
+        def command(
+            preset: str | None,
+            config_files: tuple[str, ...],
+            overrides: tuple[str, ...],
+            images_per_class: int | None,
+            root: str,
+            dry_run: bool,
+            json_output: bool,
+            **arguments: Any,
+        ) -> None:
+            if preset is None and not config_files:
+                if default_preset is None:
+                    raise InputError(f"give --preset NAME ({presets}) or --config FILE")
+                preset = default_preset
+            extra = [] if images_per_class is None else [f"images_per_class={images_per_class}"]
+            config = load_config(preset, config_files, [*overrides, *extra])
+            store = Store.open(root)
+            if dry_run and not plans:
+                click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
+                return
+            function(JobContext(config, store, json_output, dry_run), **arguments)
 
-    return command
+        return command
+
+    return decorate
+
+
+job_options = job_options_with()
+"""The shared options of a job that must be told its preset."""
 
 
 def run_job(command: click.Command) -> NoReturn:

@@ -34,9 +34,11 @@ class Store:
 
     @classmethod
     def open(cls, root: str) -> Store:
-        """A store for a path or URI. Raises `InputError` when pyarrow cannot open it."""
+        """A store for a path or URI; writes nothing. Raises `InputError` when pyarrow cannot open it."""
+        if not root:
+            raise InputError("--root is empty; give a local path or s3://, gs://")
         if "://" not in root:
-            return cls(str(Path(root).expanduser().absolute()))
+            return cls(str(_local_root(root)))
         store = cls(root.rstrip("/"))
         store._filesystem()
         return store
@@ -54,7 +56,9 @@ class Store:
         try:
             return fs.FileSystem.from_uri(self.root) if not self.is_local else (fs.LocalFileSystem(), self.root)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"--root {self.root!r} cannot be opened: {error}; give a local path or s3://, gs://") from error
+            raise InputError(
+                f"--root {self.root!r} cannot be opened: {error}; give a local path or s3://, gs://"
+            ) from error
 
     def filesystem(self, path: str) -> tuple[fs.FileSystem, str]:
         """(pyarrow file system, path inside it) of a file, e.g. for `pyarrow.parquet` readers."""
@@ -119,8 +123,23 @@ class Store:
         """A JSON file's value. Raises `FileNotFoundError`; `WorkError` when it is damaged."""
         try:
             return json.loads(self.read_bytes(path))
-        except json.JSONDecodeError as error:
-            raise WorkError(f"{self.uri(path)} is damaged ({error}); remove it and run the job that made it again") from error
+        except ValueError as error:  # no JSON, or no text
+            raise WorkError(
+                f"{self.uri(path)} is damaged ({error}); remove it and run the job that made it again"
+            ) from error
+
+
+def _local_root(root: str) -> Path:
+    """The absolute path of a local root. Raises `InputError` when no folder can be there."""
+    try:
+        path = Path(root).expanduser().absolute()
+        there = next(parent for parent in (path, *path.parents) if parent.exists())
+    except (RuntimeError, OSError) as error:  # an unknown ~user; a name that is too long
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"--root {root[:80]!r} cannot be opened: {reason}; give another path") from error
+    if not there.is_dir():
+        raise InputError(f"--root {root!r} cannot be opened: {there} is not a folder; give another path")
+    return path
 
 
 def read_manifest(store: Store, directory: str, mend: str) -> dict[str, Any]:
@@ -128,7 +147,9 @@ def read_manifest(store: Store, directory: str, mend: str) -> dict[str, Any]:
     path = f"{directory}/{MANIFEST}"
     if not store.exists(path):
         raise InputError(f"{store.uri(directory)} has no {MANIFEST}; {mend}")
-    manifest: dict[str, Any] = store.read_json(path)
+    manifest = store.read_json(path)
+    if not isinstance(manifest, dict):
+        raise WorkError(f"{store.uri(path)} is damaged (no mapping); remove it and run the job that made it again")
     return manifest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 
+M = TypeVar("M", bound=BaseModel)
 PRESETS = Path(__file__).parent.parent / "presets"
 
 
@@ -21,10 +22,28 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in (PRESETS / "runs").glob("*.yaml"))
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without code, in which a key given twice is an error: the first one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # e.g. `{{ c }}`: a mapping as a key, which SafeLoader refuses below
+            if key.value in seen and key.value != "<<":
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file holding one mapping. Raises `InputError` with the line when it is not."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = _parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"config file {str(path)!r} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -33,6 +52,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"{str(path)!r} is not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+    except (ValueError, RecursionError) as error:  # e.g. 2026-13-45, which looks like a date
+        raise InputError(f"{str(path)!r} is not valid YAML: {error}; put the value in quotes") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -43,12 +64,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def parse_override(text: str) -> tuple[list[str], Any]:
     """`a.b=c` -> (["a", "b"], value as YAML reads it). Raises `InputError`."""
     key, separator, raw = text.partition("=")
-    if not separator or not key.strip():
+    keys = [part.strip() for part in key.split(".")]
+    if not separator or not all(keys):
         raise InputError(f"--set {text!r} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
     try:
-        return key.strip().split("."), yaml.safe_load(raw)
-    except yaml.YAMLError:
-        return key.strip().split("."), raw  # e.g. a template that opens with `{`: keep the text
+        return keys, _parse_yaml(raw)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return keys, raw  # e.g. a template that opens with `{`: keep the text
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,15 +91,31 @@ def load_config(preset: str | None, files: Iterable[str] = (), overrides: Iterab
         values = load_yaml(PRESETS / "runs" / f"{preset}.yaml")
     for file in files:
         values = merge(values, load_yaml(Path(file)))
+    return validate(RunConfig, apply_overrides(values, overrides))
+
+
+def with_overrides(config: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """A config with other values laid over it, in the words of `--set`. Raises `InputError`."""
+    return validate(RunConfig, apply_overrides(config.model_dump(mode="json"), overrides))
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`a.b=c` words laid over nested mappings, not validated. Raises `InputError` when one is no KEY=VALUE."""
+    merged = dict(values)
     for text in overrides:
         keys, value = parse_override(text)
         for key in reversed(keys):
             value = {key: value}
-        values = merge(values, value)
+        merged = merge(merged, value)
+    return merged
+
+
+def validate(model: type[M], values: Mapping[str, Any], where: str = "") -> M:
+    """A config from plain values. Raises `InputError`, `where` first, that names every mistake."""
     try:
-        return RunConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise InputError("; ".join(describe(RunConfig, item) for item in error.errors())) from error
+        raise InputError(where + "; ".join(describe(model, item) for item in error.errors())) from error
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

@@ -43,4 +43,3 @@ IMAGE_SCHEMA = pa.schema(
     # `datasets.load_dataset("parquet", …)` reads the image column's type from this key; the plain ones it infers.
     metadata={b"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}}).encode()},
 )
-

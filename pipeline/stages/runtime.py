@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():  # a job called from another one, or from a test's session
         yield
         return
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
@@ -38,7 +40,9 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
             planned = num_cpus or max(4, os.cpu_count() or 1)
             ray.init(address="local", num_cpus=planned, include_dashboard=False, log_to_driver=True)
     except ConnectionError as error:
-        raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it") from error
+        raise InputError(
+            f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it"
+        ) from error
     try:
         yield
     finally:

@@ -1,0 +1,128 @@
+"""`python -m jobs.bench NAME`: benchmarks, each side by side with its peer in one run; JSON lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli import JobContext, job_options, run_job
+from pipeline.core.artifact import Store
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
+    from pipeline.core.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One side of one repeat: steady-state rate (start-up left out) and the whole wall time."""
+
+    images_per_s: float
+    wall_s: float
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Parse the name of the benchmark."""
+
+
+@main.command()
+@click.option("--repeats", type=click.IntRange(min=1), default=2, show_default=True, help="Of both sides, in turn.")
+@job_options
+def generate(job: JobContext, repeats: int) -> None:
+    """The Ray stage (encode, publish, track) against bare loops over the same engine in as many processes.
+
+    Artifacts go to a temporary folder; --root is not written.
+    """
+    ratios = []
+    for repeat in range(repeats):
+        sides = {"bare": _bare(job.config), "ray": _ray_stage(job.config)}
+        for side, measured in sides.items():
+            click.echo(json.dumps({"bench": "generate", "repeat": repeat, "side": side, **measured.__dict__}))
+        ratios.append(sides["ray"].images_per_s / sides["bare"].images_per_s)
+    summary: dict[str, Any] = {
+        "bench": "generate",
+        "images": _num_images(job.config),
+        "processes": job.config.generate.num_actors,
+        "ray_over_bare": statistics.median(ratios),
+        "ratios": ratios,
+    }
+    job.finish(f"the Ray stage runs at {summary['ray_over_bare']:.3f} of the bare loops (median of {repeats})", summary)
+
+
+def _num_images(config: RunConfig) -> int:
+    from pipeline.core.identity import num_rows
+    from pipeline.core.recipe import resolve_recipe
+
+    return num_rows(len(resolve_recipe(config).classes), config.images_per_class, config.generate.shard_size)
+
+
+def _ray_stage(config: RunConfig) -> Measured:
+    from pipeline.stages.generate import generate as run_stage
+
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
+        began = time.perf_counter()
+        summary = run_stage(config, Store.open(root))
+        return Measured(summary["images_per_s"], time.perf_counter() - began)
+
+
+def _bare(config: RunConfig) -> Measured:
+    """Every process makes its share of the same rows; the clock starts when all have loaded the model."""
+    from pipeline.core.recipe import resolve_recipe
+    from pipeline.stages.prompts import ensure_prompt_table
+
+    processes = config.generate.num_actors
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
+        store, recipe = Store.open(root), resolve_recipe(config)
+        manifest = ensure_prompt_table(config, recipe, store)
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager:
+            barrier = manager.Barrier(processes)
+            shares = [
+                (config, store, recipe.prompts_dir, manifest["parts"], rank, manifest["rows"], barrier)
+                for rank in range(processes)
+            ]
+            with context.Pool(processes) as pool:
+                spans = pool.starmap(_bare_loop, shares, chunksize=1)
+    seconds = max(stop for _, stop in spans) - min(start for start, _ in spans)
+    return Measured(manifest["rows"] / seconds, time.perf_counter() - began)
+
+
+def _bare_loop(
+    config: RunConfig,
+    store: Store,
+    prompts_dir: str,
+    parts: list[dict[str, Any]],
+    rank: int,
+    rows: int,
+    barrier: Barrier,
+) -> tuple[float, float]:
+    """(start, stop) of making every `num_actors`-th shard with nothing but the engine."""
+    import torch
+
+    from pipeline.core.shard_maker import ShardMaker
+
+    torch.set_num_threads(config.generate.torch_threads)
+    settings = config.generate
+    maker = ShardMaker(config, store, prompts_dir, parts, "unused")
+    barrier.wait()
+    started = time.time()
+    for shard in range(rank, rows // settings.shard_size, settings.num_actors):
+        prompts = maker.prompt_rows(shard)
+        for first in range(0, len(prompts), settings.batch_size):
+            batch = prompts[first : first + settings.batch_size]
+            maker.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
+    return started, time.time()
+
+
+if __name__ == "__main__":
+    run_job(main)

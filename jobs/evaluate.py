@@ -1,0 +1,86 @@
+"""Models -> verdict: accuracy on real test images, the gap to the real twin, report.html.
+
+Example: python -m jobs.evaluate --preset fashion --twin
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from pipeline.cli import JobContext, job_options, run_job
+from pipeline.core.errors import InputError
+
+
+@click.command(help=__doc__)
+@job_options
+@click.option(
+    "--seed", "seeds", type=click.IntRange(min=0), multiple=True, metavar="N",
+    help="Training seed of a model; repeatable: mean and deviation over seeds. Default: train.seed.",
+)  # fmt: skip
+@click.option("--twin", is_flag=True, help="Also the models trained on real images, and the gap to them.")
+@click.option("--model", "model_ids", multiple=True, metavar="ID", help="A directory name under models/; repeatable.")
+def main(context: JobContext, seeds: tuple[int, ...], twin: bool, model_ids: tuple[str, ...]) -> None:
+    """Find the models, score them, print the table."""
+    if model_ids and (seeds or twin):
+        raise InputError("--model names the models itself; leave out --seed and --twin")
+    # Torch and its friends take seconds to import: --help, --dry-run and a wrong option do not wait for them.
+    from pipeline.core.recipe import resolve_recipe
+    from pipeline.core.verdict import GROUPS
+    from pipeline.stages.evaluate import evaluate, trained_models
+
+    if model_ids:
+        model_dirs = _by_group(context, model_ids)
+    else:
+        groups = GROUPS if twin else (context.config.train.data,)
+        chosen = dict.fromkeys(seeds or (context.config.train.seed,))
+        recipe = resolve_recipe(context.config)
+        model_dirs = trained_models(context.config, context.store, recipe, list(chosen), groups)
+    manifest = evaluate(context.config, context.store, model_dirs)
+    report = context.store.uri(manifest["report"])
+    metrics = context.store.read_json(manifest["metrics"])
+    context.finish(f"{_table(metrics)}\nreport: {report}", {**manifest, "report": report})
+
+
+def _by_group(context: JobContext, model_ids: tuple[str, ...]) -> dict[str, list[str]]:
+    from pipeline.core.classifier import load_classifier
+
+    found: dict[str, list[str]] = {}
+    for model_id in dict.fromkeys(model_ids):
+        if "/" in model_id or model_id in ("", ".", ".."):
+            raise InputError(f"--model {model_id!r} is no directory name under models/; give its 16 digits")
+        directory = f"models/{model_id}"
+        found.setdefault(load_classifier(context.store, directory).train.data, []).append(directory)
+    return found
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    """The verdict for people, one line per twin."""
+    from pipeline.core.report import percent, points
+    from pipeline.core.verdict import GROUPS
+
+    lines = [f"{'trained on':<12}{'images':>9}{'seeds':>7}{'top-1':>16}{'top-' + str(metrics['top_k']):>16}{'ECE':>9}"]
+    for name in (name for name in GROUPS if name in metrics["groups"]):
+        group = metrics["groups"][name]
+        top1, top5 = (_spread(group, key) for key in ("top1", "top5"))
+        ece = percent(group["calibration_error_mean"])
+        count = group["training_images"]
+        lines.append(f"{name:<12}{count:>9,}{len(group['models']):>7}{top1:>16}{top5:>16}{ece:>9}")
+    if gap := metrics["gap"]:
+        low, high = gap["top1_interval"]
+        lines.append(
+            f"gap to real: {points(gap['top1'])} points top-1 (95% interval {points(low)} to {points(high)}), "
+            f"{metrics['test_set']['images']:,} real test images of {metrics['test_set']['name']}"
+        )
+    return "\n".join(lines)
+
+
+def _spread(group: Mapping[str, Any], key: str) -> str:
+    std = group[f"{key}_std"]
+    return f"{100 * group[f'{key}_mean']:.1f}%" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+if __name__ == "__main__":
+    run_job(main)

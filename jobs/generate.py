@@ -1,0 +1,27 @@
+"""`python -m jobs.generate`: prompts -> image shards. Run again: it goes on. More images per class: it extends."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli import JobContext, job_options, run_job
+
+
+@click.command()
+@click.option("--retry-failed", is_flag=True, help="Make the shards again that hold failed images.")
+@job_options
+def main(job: JobContext, retry_failed: bool) -> None:
+    """Make the images of a recipe that are not there yet."""
+    from pipeline.stages.generate import generate
+
+    summary = generate(job.config, job.store, retry_failed=retry_failed)
+    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
+    job.finish(
+        f"{summary['rows']} images in {job.store.uri(summary['images_dir'])} ({counts}); {summary['images_made']} made now, "
+        f"{summary['images_per_s']:.1f} images/s\nset sha256 {summary['set_sha256']}",
+        {key: value for key, value in summary.items() if key != "recipe"},
+    )
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,100 @@
+"""Images as the classifier sees them: random crops and flips for training, resize and centre crop for scoring."""
+
+from __future__ import annotations
+
+import kornia.augmentation as K
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.core.config import TrainConfig
+from pipeline.core.identity import content_hash
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Normalisation of every input, as with the paper's released checkpoints, whatever the data set: a first layer with a
+batch norm behind it does not care, and one convention lets those checkpoints be scored with the same code."""
+
+CROP_RATIO = (3 / 4, 4 / 3)
+"""Width over height of a random crop, torchvision's default."""
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Images float [N, 3, H, W] in 0..1, less ImageNet's mean, over its standard deviation, as channels_last."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] as float32 [N, 3, H, W] in 0..1."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def eval_transform(images: Tensor, input_size: int) -> Tensor:
+    """The input for scoring: shorter side resized to `input_size` (bicubic, antialiased), centre crop, normalised.
+
+    Args:
+        images: uint8 [N, H, W, 3]. Square ones of `input_size` are not resampled.
+        input_size: pixels.
+
+    Returns:
+        float32 [N, 3, input_size, input_size], channels_last, on the images' device.
+    """
+    return normalise(resize_and_crop(as_float(images), input_size))
+
+
+def resize_and_crop(images: Tensor, size: int) -> Tensor:
+    """Images float [N, 3, H, W] in 0..1 to [N, 3, size, size]: shorter side to `size`, then the centre."""
+    height, width = images.shape[2:]
+    shorter = min(height, width)
+    if shorter != size:
+        scaled = (round(height * size / shorter), round(width * size / shorter))
+        images = F.interpolate(images, scaled, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+    top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
+    return images[:, :, top : top + size, left : left + size]
+
+
+class TrainAugmentation:
+    """RandomResizedCrop and horizontal flip, drawn per image and applied in one batch on the images' device (kornia).
+
+    The draws of a step belong to the global batch, and a worker takes its part of them: they are the same for any
+    number of workers, and for a run that was interrupted.
+
+    Args:
+        config: input size, smallest crop and seed.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._seed = config.seed
+        size = (config.input_size, config.input_size)
+        self._crop = K.RandomResizedCrop(
+            size, scale=(config.min_crop_scale, 1.0), ratio=CROP_RATIO, align_corners=False, cropping_mode="resample"
+        )
+        self._flip = K.RandomHorizontalFlip(p=0.5)
+
+    def __call__(self, images: Tensor, epoch: int, step: int, rank: int = 0, num_workers: int = 1) -> Tensor:
+        """One worker's part of a global batch, augmented and normalised.
+
+        Args:
+            images: uint8 [n, H, W, 3], part `rank` of `num_workers` equal ones.
+            epoch: 0-based.
+            step: 0-based, of the epoch.
+            rank: of this worker.
+            num_workers: that share the batch.
+
+        Returns:
+            float32 [n, 3, input_size, input_size], channels_last.
+        """
+        output = as_float(images)
+        count = len(output)
+        shape = torch.Size((count * num_workers, *output.shape[1:]))
+        part = slice(rank * count, (rank + 1) * count)
+        with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator of the CPU
+            torch.manual_seed(int(content_hash([self._seed, epoch, step])[:15], 16))
+            for operation in (self._crop, self._flip):
+                drawn = operation.forward_parameters(shape)
+                taken = {name: value if name == "forward_input_shape" else value[part] for name, value in drawn.items()}
+                output = operation(output, params=taken)
+                shape = torch.Size((shape[0], *output.shape[1:]))
+        return normalise(output)

@@ -1,0 +1,145 @@
+"""The classifier: torchvision's ResNet50 with a cosine or a linear head, its identity and its files.
+
+Heads and recipe: trex, the code base beside the paper (Sariyildiz et al., CVPR 2023). The weights' names are
+torchvision's own, so a `model.safetensors` of a cosine head loads strictly into `resnet50()` with a bias-free `fc`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from pipeline.core.artifact import Store, read_manifest
+from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
+from pipeline.core.recipe import Recipe
+
+NUM_FEATURES = 2048
+"""Width of the pooled feature that the head reads."""
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+REAL_DATA = "fashion_mnist"
+"""The class table whose real training images are known."""
+
+WHERE_AND_HOW = frozenset(
+    {
+        "device",
+        "num_workers",
+        "num_cpus_per_worker",
+        "torch_threads",
+        "ingest",
+        "max_memory_gib",
+        "checkpoint_every_epochs",
+        "max_failures",
+    }
+)
+"""Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
+workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
+
+
+class CosineLinear(nn.Linear):
+    """Bias-free cosine softmax: logits are cosines of feature and class weight over `temperature`, in -1/tau..1/tau."""
+
+    def __init__(self, in_features: int, out_features: int, temperature: float) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.temperature = temperature
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [N, in_features] to logits float32 [N, out_features]; never in half precision, 8 bits blur 1/tau."""
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(F.normalize(features.float(), dim=1), F.normalize(self.weight, dim=1)) / self.temperature
+
+
+def build_classifier(config: TrainConfig, num_classes: int) -> nn.Module:
+    """An untrained ResNet50 on the CPU, its weights drawn by `config.seed`: images float32 [N, 3, S, S] to logits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = torchvision.models.resnet50()
+        if config.head == "cosine":
+            model.fc = CosineLinear(NUM_FEATURES, num_classes, config.temperature)
+        else:
+            model.fc = nn.Linear(NUM_FEATURES, num_classes)
+    network: nn.Module = model.to(memory_format=torch.channels_last)
+    return network
+
+
+def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
+
+    A real twin does not depend on the recipe, so all recipes share it.
+    """
+    unused = {"temperature"} if config.train.head == "linear" else set()
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "data": {"real": REAL_DATA} if config.train.data == "real" else {"image_set": recipe.hash},
+        "images_per_class": config.images_per_class,
+        "classes": recipe.classes.hash,
+        "train": config.train.model_dump(mode="json", exclude={*WHERE_AND_HOW, *unused, "data"}),
+    }
+    return identity, content_hash(identity)
+
+
+def model_directory(identity_hash: str) -> str:
+    """Where a model lies under the storage root."""
+    return f"models/{identity_hash[:ID_LENGTH]}"
+
+
+def weights_to_bytes(model: nn.Module) -> bytes:
+    """The weights and batch-norm statistics as a safetensors file, float32, from the CPU."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    data: bytes = save_safetensors(state)
+    return data
+
+
+@dataclass(frozen=True)
+class TrainedClassifier:
+    """A trained model as evaluation needs it.
+
+    Args:
+        model: on the CPU, in eval mode.
+        train: the settings it was trained with (input size, head, seed, data).
+        class_names: short names in label order.
+        wnids: WNIDs in label order.
+        manifest: of the model's directory.
+    """
+
+    model: nn.Module
+    train: TrainConfig
+    class_names: list[str]
+    wnids: list[str]
+    manifest: dict[str, Any]
+
+
+def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
+    """A finished model of `jobs.train`.
+
+    Raises:
+        InputError: it is not there, or not finished.
+        WorkError: a file of it is damaged.
+    """
+    manifest = read_manifest(store, model_dir, "run `python -m jobs.train` with the same preset and settings first")
+    settings = store.read_json(f"{model_dir}/{CONFIG}")
+    train = TrainConfig.model_validate(settings["train"])
+    model = build_classifier(train, len(settings["wnids"]))
+    try:
+        model.load_state_dict(load_safetensors(store.read_bytes(f"{model_dir}/{WEIGHTS}")))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{store.uri(model_dir)} has no {WEIGHTS}; remove the directory and run jobs.train again"
+        ) from error
+    except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:
+        raise WorkError(
+            f"{store.uri(model_dir)}/{WEIGHTS} is damaged ({str(error).splitlines()[0]}); "
+            "remove the directory and run jobs.train again"
+        ) from error
+    return TrainedClassifier(model.eval(), train, settings["class_names"], settings["wnids"], manifest)

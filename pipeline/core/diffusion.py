@@ -1,0 +1,174 @@
+"""The engine: prompts and seeds in, images out, the same pixels as calling the diffusers pipeline itself.
+
+What it adds to the pipeline: embeddings once per distinct prompt, batches of one fixed shape, and a seed per row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from pipeline.core.config import RecipeConfig
+from pipeline.core.errors import InputError
+
+MAX_CACHED_PROMPTS = 4096
+"""Embeddings kept; at 77 x 768 half-precision values that is under 0.5 GB."""
+
+_EMBEDDING_NAMES = {
+    "StableDiffusionPipeline": ("prompt_embeds", "negative_prompt_embeds"),
+    "StableDiffusionXLPipeline": (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ),
+    "StableDiffusion3Pipeline": (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ),
+}
+"""What `encode_prompt` returns, by pipeline class; other pipelines are given the prompts as text."""
+
+
+@dataclass(frozen=True)
+class GeneratedImage:
+    """One image.
+
+    Args:
+        pixels: uint8 [H, W, 3], RGB.
+        is_nsfw: the model's safety checker flagged it; its pixels are then black.
+    """
+
+    pixels: NDArray[np.uint8]
+    is_nsfw: bool
+
+
+class DiffusionEngine:
+    """A diffusers text-to-image pipeline behind one call.
+
+    Args:
+        directory: a diffusers model directory with safetensors.
+        recipe: what decides pixels.
+        batch_size: rows of every call of the pipeline; shorter inputs are padded by their last row.
+        device: "cpu" or "cuda".
+
+    Raises:
+        InputError: the directory, scheduler, size or device is wrong.
+    """
+
+    def __init__(self, directory: Path, recipe: RecipeConfig, batch_size: int, device: str) -> None:
+        self._recipe = recipe
+        self._batch_size = batch_size
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
+        self._device = torch.device(device)
+        self._pipeline = _load(directory, recipe).to(self._device)
+        self._embeddings: OrderedDict[str, tuple[torch.Tensor | None, ...]] = OrderedDict()
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[GeneratedImage]:
+        """Make one image per prompt.
+
+        Args:
+            prompts: 1 to `batch_size` texts.
+            seeds: of each image's noise, 0 <= seed < 2**63.
+
+        Returns:
+            The images, in the order of the prompts.
+        """
+        count = len(prompts)
+        assert 0 < count == len(seeds) <= self._batch_size, (count, len(seeds), self._batch_size)
+        padding = self._batch_size - count
+        texts = [*prompts, *[prompts[-1]] * padding]
+        # Drawn on the CPU, so that the noise is the same on every device.
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in [*seeds, *[seeds[-1]] * padding]]
+        output = self._pipeline(
+            **self._conditioning(texts),
+            generator=generators,
+            num_inference_steps=self._recipe.num_inference_steps,
+            guidance_scale=self._recipe.guidance_scale,
+            width=self._recipe.width,
+            height=self._recipe.height,
+            output_type="np",
+        )
+        pixels = (output.images[:count] * 255).round().astype(np.uint8)
+        flags = getattr(output, "nsfw_content_detected", None) or [False] * count
+        return [GeneratedImage(image, bool(flag)) for image, flag in zip(pixels, flags, strict=False)]
+
+    def _conditioning(self, texts: list[str]) -> dict[str, Any]:
+        negative = self._recipe.negative_prompt or None
+        names = _EMBEDDING_NAMES.get(type(self._pipeline).__name__)
+        if names is None:
+            given = {"negative_prompt": [negative] * len(texts)} if negative else {}
+            return {"prompt": texts, **given}
+        rows = [self._embed(text, negative) for text in texts]
+        columns = zip(names, zip(*rows, strict=True), strict=True)
+        return {name: torch.cat(values) for name, values in columns if values[0] is not None}
+
+    def _embed(self, text: str, negative: str | None) -> tuple[torch.Tensor | None, ...]:
+        """Embeddings of one prompt, [1, ...] each. Encoded alone, so that they depend on nothing but the prompt."""
+        found = self._embeddings.get(text)
+        if found is None:
+            with torch.no_grad():
+                found = tuple(
+                    self._pipeline.encode_prompt(
+                        prompt=text,
+                        negative_prompt=negative,
+                        device=self._device,
+                        num_images_per_prompt=1,
+                        do_classifier_free_guidance=self._recipe.guidance_scale > 1,
+                    )
+                )
+            self._embeddings[text] = found
+            if len(self._embeddings) > MAX_CACHED_PROMPTS:
+                self._embeddings.popitem(last=False)
+        else:
+            self._embeddings.move_to_end(text)
+        return found
+
+
+def _load(directory: Path, recipe: RecipeConfig) -> Any:
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()  # bars of a second's work, once per actor, drown a job's log
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` has a new name that diffusers 0.41 lacks
+            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+                directory,
+                torch_dtype=getattr(torch, recipe.dtype),
+                variant=recipe.model.variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"recipe.model: {str(directory)!r} cannot be loaded: {reason}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    if not recipe.safety_checker and getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    if recipe.scheduler != "default":
+        pipeline.scheduler = _scheduler_class(recipe.scheduler).from_config(pipeline.scheduler.config)
+    factor = pipeline.vae_scale_factor
+    if recipe.width % factor or recipe.height % factor:
+        raise InputError(f"recipe.width and recipe.height must be multiples of {factor} for this model")
+    return pipeline
+
+
+def _scheduler_class(name: str) -> Any:
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        raise InputError(
+            f"recipe.scheduler {name!r} is no scheduler of diffusers; give `default` or e.g. `DPMSolverMultistepScheduler`"
+        )
+    return found

@@ -1,0 +1,102 @@
+"""How the embedded generator is trained: every number that decides its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from pipeline.core.config import Frozen, Name
+from pipeline.core.config_loading import PRESETS, apply_overrides, load_yaml, validate
+
+
+class TextConfig(Frozen):
+    """Tokenizer and text encoder."""
+
+    vocabulary_size: int = Field(2048, ge=514)
+    """Tokens: 256 bytes, the same at a word's end, the merges, two marks."""
+    hidden_size: int = Field(128, ge=8, multiple_of=8)
+    """Width of the text features, which the UNet attends to."""
+    num_layers: int = Field(2, ge=1)
+    """Transformer layers."""
+    num_heads: int = Field(4, ge=1)
+    """Attention heads."""
+
+
+class VaeConfig(Frozen):
+    """Autoencoder from 32x32x3 to 8x8x`latent_channels`, and its training."""
+
+    block_out_channels: tuple[int, int, int] = (16, 32, 64)
+    """Channels at 32x32, 16x16 and 8x8."""
+    norm_num_groups: int = Field(8, ge=1)
+    """Groups of every group norm."""
+    latent_channels: int = Field(4, ge=1)
+    """Channels of the latents."""
+    num_steps: int = Field(1800, ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(48, ge=1)
+    """Images per step."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak, after `warmup_steps`; then a cosine down to zero."""
+    warmup_steps: int = Field(100, ge=1)
+    """Steps of linear warm-up."""
+    kl_weight: float = Field(1e-4, ge=0)
+    """Of the KL divergence to a unit Gaussian, in nats per latent value, against L1 + MSE on [-1, 1]."""
+    gradient_weight: float = Field(0.5, ge=0)
+    """Of the L1 loss on horizontal and vertical differences: it keeps the garments' texture."""
+
+
+class UnetConfig(Frozen):
+    """UNet in the latents, and the training of it and the text encoder."""
+
+    block_out_channels: tuple[int, int, int] = (48, 96, 192)
+    """Channels at 8x8, 4x4 and 2x2 latents."""
+    norm_num_groups: int = Field(16, ge=1)
+    """Groups of every group norm."""
+    num_heads: int = Field(4, ge=1)
+    """Attention heads in every attention layer."""
+    num_steps: int = Field(6000, ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(128, ge=1)
+    """Images per step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """After `warmup_steps`, until the cooldown."""
+    warmup_steps: int = Field(200, ge=1)
+    """Steps of linear warm-up."""
+    cooldown_fraction: float = Field(0.3, ge=0, le=1)
+    """Last part of the steps, in which the rate falls linearly to zero."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's, on every weight."""
+    ema_decay: float = Field(0.998, ge=0, lt=1)
+    """Of the averaged weights that are exported; less in the first steps: (1 + step) / (10 + step)."""
+    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of images whose caption is empty, for classifier-free guidance."""
+
+
+class GeneratorConfig(Frozen):
+    """The whole training."""
+
+    classes: str = "fashion_mnist"
+    """Class table whose label order is that of the images."""
+    templates: tuple[str, ...] = ("c", "c, h_c", "c, d_c", "c, h_c inside b")
+    """Recipes that captions are rendered with, all equally often."""
+    backgrounds: str = "places365"
+    """Background table."""
+    seed: int = Field(0, ge=0)
+    """Of every random choice."""
+    num_threads: int = Field(3, ge=1)
+    """Slices of every batch that are computed at the same time."""
+    checkpoint_every_s: float = Field(180, gt=0)
+    """Seconds between saved training states."""
+    text: TextConfig = TextConfig()
+    """Tokenizer and text encoder."""
+    vae: VaeConfig = VaeConfig()
+    """Autoencoder."""
+    unet: UnetConfig = UnetConfig()
+    """UNet."""
+
+
+def load_generator_config(name: Name, overrides: tuple[str, ...] = ()) -> GeneratorConfig:
+    """The config `presets/generators/<name>.yaml` with `KEY=VALUE` words laid over it. Raises `InputError`."""
+    values = load_yaml(Path(PRESETS) / "generators" / f"{name}.yaml")
+    return validate(GeneratorConfig, apply_overrides(values, overrides))

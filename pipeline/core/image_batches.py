@@ -1,0 +1,83 @@
+"""Batches of training images from memory, cut so that any number of workers sees the same global batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.core.config import TrainConfig
+from pipeline.core.errors import InputError
+
+
+class ImageBatches(Protocol):
+    """One worker's part of the training data."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full global batches of an epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The worker's parts of an epoch's batches: images uint8 [n, H, W, 3] and labels int64 [n], on the CPU."""
+
+
+def check_batches(config: TrainConfig, num_images: int) -> None:
+    """Raises `InputError` when a global batch cannot be cut equally, or an epoch would hold none."""
+    if config.batch_size % config.num_workers:
+        raise InputError(
+            f"train.batch_size {config.batch_size} cannot be shared equally by {config.num_workers} workers; make it a "
+            "multiple of train.num_workers"
+        )
+    if config.batch_size // config.num_workers < 2:
+        raise InputError(
+            f"train.batch_size {config.batch_size} leaves one image to each of {config.num_workers} workers, and a "
+            "batch norm needs two; raise it, or lower train.num_workers"
+        )
+    if config.batch_size > num_images:
+        raise InputError(
+            f"train.batch_size {config.batch_size} is larger than the {num_images} training images; lower it, or "
+            "raise images_per_class"
+        )
+
+
+@dataclass(frozen=True)
+class MemoryBatches:
+    """Batches of images that are all in memory, in a new order every epoch; the incomplete last batch is dropped.
+
+    Every worker draws the same permutation from (seed, epoch) and takes its part of each global batch, so the global
+    batches depend neither on the number of workers nor on where a run was interrupted.
+
+    Args:
+        images: uint8 [N, H, W, 3]; may be read-only shared memory.
+        labels: int64 [N].
+        seed: of the order.
+        batch_size: global, a multiple of `num_workers`.
+        rank: of this worker.
+        num_workers: that share the data.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    seed: int
+    batch_size: int
+    rank: int = 0
+    num_workers: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full global batches of an epoch."""
+        return len(self.images) // self.batch_size
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `ImageBatches.epoch`."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
+        share = self.batch_size // self.num_workers
+        for step in range(self.steps_per_epoch):
+            start = step * self.batch_size + self.rank * share
+            rows = order[start : start + share]
+            yield torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])

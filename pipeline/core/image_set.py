@@ -1,0 +1,173 @@
+"""An image set on disk: which shards are published (the ledger), what each holds, and who may write to it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import num_shards
+from pipeline.core.recipe import Recipe
+from pipeline.core.schema import FAILED, OK
+
+IDENTITY = "identity.json"
+"""Written first and never changed: the recipe, and the shapes that a set keeps for life."""
+
+SUMMARY_KEY = b"synthclones.shard"
+"""Key of a shard's summary in its Parquet footer."""
+
+_READERS = 16  # footers read at the same time: object stores answer in tens of milliseconds each
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a shard's footer says of it.
+
+    Args:
+        shard: its number.
+        row_start: its first row in the set.
+        rows: how many it has.
+        counts: rows by status; they add up to `rows`.
+        reasons: failed rows by reason.
+        rows_sha256: over image id, status and sha256 of every row, in order.
+        started: when its actor began it, seconds since 1970.
+        finished: when its last image was encoded.
+    """
+
+    shard: int
+    row_start: int
+    rows: int
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    rows_sha256: str
+    started: float
+    finished: float
+
+    def footer(self) -> dict[bytes, bytes]:
+        """The key-value metadata of the shard's Parquet schema."""
+        return {SUMMARY_KEY: json.dumps(self.__dict__, sort_keys=True).encode()}
+
+
+def shard_path(images_dir: str, shard: int) -> str:
+    """Path of a shard under the storage root."""
+    return f"{images_dir}/shards/shard-{shard:06d}.parquet"
+
+
+def published_shards(store: Store, images_dir: str) -> set[int]:
+    """The ledger: numbers of the shards that are there."""
+    names = store.list_names(f"{images_dir}/shards")
+    return {int(name[6:-8]) for name in names if name.startswith("shard-") and name.endswith(".parquet")}
+
+
+def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
+    """Write the set's identity, or check that it is this recipe's and keeps its shard and batch size.
+
+    Raises:
+        InputError: the set was begun with another shard or batch size.
+        WorkError: the directory belongs to another recipe.
+    """
+    path = f"{recipe.images_dir}/{IDENTITY}"
+    shapes = {"shard_size": config.generate.shard_size, "batch_size": config.generate.batch_size}
+    if not store.exists(path):
+        store.write_json(path, {"recipe_hash": recipe.hash, "recipe": recipe.identity, **shapes})
+        return
+    identity = store.read_json(path)
+    if identity["recipe_hash"] != recipe.hash:
+        raise WorkError(
+            f"{store.uri(path)} belongs to recipe {identity['recipe_hash']}, not {recipe.hash}; move it away"
+        )
+    for name, value in shapes.items():
+        if identity[name] != value:
+            raise InputError(
+                f"{store.uri(recipe.images_dir)} was begun with {name} {identity[name]}, the config says {value}; "
+                f"give --set generate.{name}={identity[name]}, or another --root"
+            )
+
+
+def read_summary(store: Store, images_dir: str, shard: int) -> ShardSummary:
+    """The summary in a shard's footer. Raises `WorkError` when the file is damaged."""
+    path = shard_path(images_dir, shard)
+    file_system, full = store.filesystem(path)
+    try:
+        metadata = pq.read_schema(full, filesystem=file_system).metadata
+        return ShardSummary(**json.loads(metadata[SUMMARY_KEY]))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise WorkError(
+            f"{store.uri(path)} is damaged ({' '.join(str(error).split())[:120]}); remove that file and run "
+            "`python -m jobs.generate` with the same settings to make it again"
+        ) from error
+
+
+def read_summaries(store: Store, images_dir: str, shards: Iterable[int]) -> list[ShardSummary]:
+    """The summaries of several shards, in the given order. Raises `WorkError` as `read_summary`."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda shard: read_summary(store, images_dir, shard), shards))
+
+
+def prefix_shards(store: Store, recipe: Recipe, images_per_class: int) -> tuple[list[int], int]:
+    """The shards that hold the first `images_per_class` images of each class, and the set's shard size.
+
+    The last shard may hold more: readers leave out rows whose index inside the class is `images_per_class` or more.
+
+    Raises:
+        InputError: the set is not there, or has fewer images.
+    """
+    images_dir = recipe.images_dir
+    if not store.exists(f"{images_dir}/{IDENTITY}"):
+        raise InputError(
+            f"{store.uri(images_dir)} is not there; run `python -m jobs.generate` with the same settings first"
+        )
+    shard_size = int(store.read_json(f"{images_dir}/{IDENTITY}")["shard_size"])
+    wanted = range(num_shards(len(recipe.classes), images_per_class, shard_size))
+    published = published_shards(store, images_dir)
+    missing = [shard for shard in wanted if shard not in published]
+    if missing:
+        raise InputError(
+            f"{store.uri(images_dir)} lacks {len(missing)} of the {len(wanted)} shards for {images_per_class} images per "
+            f"class; run `python -m jobs.generate --images-per-class {images_per_class}` with the same settings first"
+        )
+    return list(wanted), shard_size
+
+
+def set_totals(summaries: Sequence[ShardSummary]) -> dict[str, Any]:
+    """Counts, content hash and working time of shards in order, for the set's manifest.
+
+    `seconds` is the time in which at least one shard was being made, over all sessions, killed ones included;
+    `images_per_s` is rows over it. Start-up is in neither.
+    """
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for summary in summaries:
+        counts.update(summary.counts)
+        reasons.update(summary.reasons)
+    rows = sum(summary.rows for summary in summaries)
+    assert rows == sum(counts.values()), (rows, counts)
+    seconds = _covered_seconds([(summary.started, summary.finished) for summary in summaries])
+    return {
+        "rows": rows,
+        "ok": counts[OK],
+        "failed": counts[FAILED],
+        "counts": dict(sorted(counts.items())),
+        "failure_reasons": dict(reasons.most_common(20)),
+        "set_sha256": sha256_bytes("\n".join(summary.rows_sha256 for summary in summaries).encode()),
+        "seconds": seconds,
+        "images_per_s": rows / seconds if seconds else 0.0,
+    }
+
+
+def _covered_seconds(intervals: list[tuple[float, float]]) -> float:
+    """Length of the union of time intervals."""
+    total, reached = 0.0, float("-inf")
+    for start, stop in sorted(intervals):
+        total += max(0.0, stop - max(start, reached))
+        reached = max(reached, stop)
+    return total

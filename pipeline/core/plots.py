@@ -1,0 +1,117 @@
+"""The report's plots as PNG bytes: transparent, in colours that read on white and on black."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"synthetic": "#3b82f6", "real": "#f08a24"}
+"""Of the twins, in every plot and bar; apart also for people who do not see red and green."""
+TEXT_COLOUR = "#7d8590"
+MAX_NAMED_CLASSES = 40
+"""Beyond it, a confusion matrix has neither names nor numbers."""
+MAX_NAME_LENGTH = 24
+DPI = 130
+
+
+def confusion_png(confusion: NDArray[np.int64], names: Sequence[str]) -> bytes:
+    """A confusion matrix, each row divided by its class's number of images.
+
+    Args:
+        confusion: int64 [C, C]; rows are true classes, columns predictions.
+        names: of the classes, any text.
+    """
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    count = len(names)
+    named = count <= MAX_NAMED_CLASSES
+    side = 2.2 + 0.42 * count if named else 8.0
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(_shade(shares))
+    axes.set_xlabel("predicted", color=TEXT_COLOUR)
+    axes.set_ylabel("true", color=TEXT_COLOUR)
+    _style(axes)
+    if named:
+        labels = [plain_label(name) for name in names]
+        # A class name is text, never a formula: `$` would be parsed and fail.
+        axes.set_xticks(range(count), labels, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(range(count), labels, parse_math=False)
+        for true, predicted in np.argwhere(shares >= 0.005):
+            share = shares[true, predicted]
+            shade = "white" if share > 0.35 else TEXT_COLOUR
+            axes.text(predicted, true, f"{100 * share:.0f}", ha="center", va="center", fontsize=9, color=shade)
+    return _png(figure)
+
+
+def _shade(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """RGBA of shares (0..1): nothing at 0, so that the page's own ground shows, blue at 1."""
+    from matplotlib.colors import to_rgb
+
+    rgb = np.broadcast_to(to_rgb("#2563eb"), (*shares.shape, 3))
+    return np.concatenate([rgb, np.sqrt(shares)[..., None]], axis=-1)
+
+
+def curves_png(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> bytes:
+    """Training loss and training accuracy by epoch.
+
+    Args:
+        histories: (group, epochs) of each model; group is a key of `COLOURS`, an epoch has `epoch`, `loss`, `accuracy`.
+    """
+    figure = _figure(9.0, 3.2)
+    for axes, key, title in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("training loss", "training accuracy"), strict=True
+    ):
+        seen: set[str] = set()
+        for group, epochs in histories:
+            label = None if group in seen else group
+            seen.add(group)
+            x, y = [row["epoch"] for row in epochs], [row[key] for row in epochs]
+            axes.plot(x, y, color=COLOURS[group], label=label, marker="." if len(x) < 40 else "", alpha=0.85)
+        axes.set_title(title, color=TEXT_COLOUR, fontsize=10)
+        axes.set_xlabel("epoch", color=TEXT_COLOUR)
+        axes.grid(alpha=0.25)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False, labelcolor=TEXT_COLOUR)
+        _style(axes)
+    return _png(figure)
+
+
+def plain_label(name: str) -> str:
+    """A name that fits beside an axis: one line of printable characters, at most `MAX_NAME_LENGTH`."""
+    text = "".join(character if character.isprintable() else " " for character in name)
+    return text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…"
+
+
+def _figure(width_in: float, height_in: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would open a window where there is one
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    axes.tick_params(colors=TEXT_COLOUR, labelsize=9)
+    for spine in axes.spines.values():
+        spine.set_color(TEXT_COLOUR)
+        spine.set_alpha(0.4)
+
+
+def _png(figure: Figure) -> bytes:
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        # Signs that the font lacks are drawn as boxes; the page itself names every class in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(out, format="png", dpi=DPI, transparent=True, metadata={"Software": None})
+    return out.getvalue()

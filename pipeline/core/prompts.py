@@ -1,0 +1,117 @@
+"""Prompt templates: Jinja over the pieces of a class, in a sandbox.
+
+Class words and scenes are values and never become template source. The same row always gives the same text: nothing
+random and no globals are within a template's reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+from pipeline.core.config_loading import PRESETS, load_yaml, nearest
+from pipeline.core.errors import InputError
+
+VARIABLES = {
+    "c": "the class's words",
+    "h_c": "its hypernym's words",
+    "d_c": "its definition",
+    "b": "a background scene",
+}
+
+
+def _only_text(value: Any) -> Any:
+    """Keep a template from printing an object, whose text may hold an address that differs in every process."""
+    if not isinstance(value, str | int | float | StrictUndefined):  # Jinja itself reports the undefined one
+        raise TypeError(f"it prints a {type(value).__name__}, not text")
+    return value
+
+
+def _environment() -> SandboxedEnvironment:
+    environment = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, finalize=_only_text)
+    environment.globals.clear()
+    del environment.filters["random"]
+    return environment
+
+
+ENVIRONMENT = _environment()
+
+
+def template_names() -> dict[str, str]:
+    """The named templates of presets/prompts.yaml: name -> Jinja source."""
+    return {name: str(source) for name, source in load_yaml(PRESETS / "prompts.yaml").items()}
+
+
+def resolve_template(name_or_source: str) -> str:
+    """The Jinja source of a named template, or of one written out.
+
+    Raises:
+        InputError: neither a name nor a template, a syntax error, a variable other than c, h_c, d_c and b, or a
+            template that fails on a simple class or draws no text.
+    """
+    named = template_names()
+    source = named.get(name_or_source, name_or_source)
+    if source not in named.values() and "{{" not in source and "{%" not in source:
+        hint = nearest(source, named)
+        raise InputError(f"recipe.template {source!r} is unknown{hint}, or write one, e.g. 'a photo of {{{{ c }}}}'")
+    unknown = sorted(_variables(source) - VARIABLES.keys())
+    if unknown:
+        allowed = ", ".join(f"{name} ({meaning})" for name, meaning in VARIABLES.items())
+        raise InputError(f"recipe.template {source!r} uses the unknown variable {unknown[0]!r}; there are {allowed}")
+    _render(source, dict.fromkeys(VARIABLES, "x"))
+    return source
+
+
+def template_uses(source: str, variable: str) -> bool:
+    """Whether a template reads a variable. Raises `InputError` on a syntax error."""
+    return variable in _variables(source)
+
+
+def render(source: str, class_row: Mapping[str, Any], background: str | None) -> str:
+    """The prompt of one image.
+
+    Args:
+        source: Jinja source from `resolve_template`.
+        class_row: row of a class table.
+        background: scene name, or None when the template has none.
+
+    Raises:
+        InputError: the template needs a hypernym and the class has none, or it fails on this class.
+    """
+    values = {"c": ", ".join(class_row["lemmas"]), "d_c": class_row["definition"]}
+    if class_row["hypernym_lemmas"]:
+        values["h_c"] = ", ".join(class_row["hypernym_lemmas"][0])
+    if background is not None:
+        values["b"] = background
+    return _render(source, values, f" of class {class_row['wnid']} ({class_row['synset']})")
+
+
+def _render(source: str, values: Mapping[str, str], where: str = "") -> str:
+    try:
+        text = _compile(source).render(values)
+    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        raise InputError(f"recipe.template {source!r} cannot make the prompt{where}: {error}; mend it") from error
+    if not text.strip():
+        raise InputError(f"recipe.template {source!r} makes an empty prompt{where}; let it print e.g. {{{{ c }}}}")
+    return text
+
+
+@cache
+def _compile(source: str) -> Template:
+    return ENVIRONMENT.from_string(source)
+
+
+@cache
+def _variables(source: str) -> frozenset[str]:
+    try:
+        source.encode()  # bytes of the command line that are no UTF-8
+        _compile(source)  # unknown filters and tests show only here
+        return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(source)))
+    except TemplateSyntaxError as error:
+        raise InputError(f"recipe.template {source!r} is not a Jinja template: {error.message}; mend it") from error
+    except UnicodeEncodeError:
+        raise InputError(f"recipe.template {source!r} is not UTF-8 text; mend its encoding") from None

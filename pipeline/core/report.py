@@ -1,0 +1,98 @@
+"""The report: one HTML file that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from pipeline.core.gallery import ClassRow
+from pipeline.core.plots import COLOURS
+
+TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage cost.
+
+    Args:
+        name: of the stage.
+        detail: what it did, in words.
+        seconds: wall time, summed over resumed parts; None when it is not known.
+        images_per_s: its rate; None when it is not known.
+    """
+
+    name: str
+    detail: str
+    seconds: float | None
+    images_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows. All text may be hostile: the template escapes it.
+
+    Args:
+        created: date and time, UTC.
+        metrics: content of metrics.json (see `pipeline.stages.evaluate`).
+        class_names: short names in label order.
+        rows: classes with pictures.
+        confusions: (group, data URI of the plot).
+        curves: data URI of the training curves; None when no model has any.
+        stages: costs.
+        identities: id of each artifact by what it is.
+        settings: dotted name -> value of the resolved config.
+        versions: package -> version.
+        tracking: (MLflow run id, command that opens MLflow); None when tracking is off.
+    """
+
+    created: str
+    metrics: Mapping[str, Any]
+    class_names: Sequence[str]
+    rows: Sequence[ClassRow]
+    confusions: Sequence[tuple[str, str]]
+    curves: str | None
+    stages: Sequence[Stage]
+    identities: Mapping[str, str]
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    tracking: tuple[str, str] | None
+
+
+def render_report(report: Report) -> str:
+    """The page. Class names, prompts and settings are text in it, whatever they hold."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points, duration=duration)
+    return environment.get_template("report.html.jinja").render(report=report, metrics=report.metrics, colours=COLOURS)
+
+
+def percent(share: float | None) -> str:
+    """0.7123 -> "71.2%"; a class without test images has none."""
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def points(gap: float) -> str:
+    """0.0312 -> "+3.1": percentage points with their sign."""
+    return f"{100 * gap:+.1f}".replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: "42 s", "7 min 05 s", "3 h 20 min"."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

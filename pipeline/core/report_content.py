@@ -1,0 +1,155 @@
+"""Gathers what the report shows from a storage root: pictures, plots, costs, identities, versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.classes import ClassTable
+from pipeline.core.classifier import TrainedClassifier
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import WorkError
+from pipeline.core.flatten import flatten, without_credentials
+from pipeline.core.gallery import (
+    ClassRow,
+    chosen_examples,
+    data_uri,
+    fill_generated,
+    pictures_per_class,
+    scored_picture,
+    shown_classes,
+)
+from pipeline.core.identity import ID_LENGTH
+from pipeline.core.image_set import published_shards, shard_path
+from pipeline.core.plots import confusion_png, curves_png
+from pipeline.core.real_images import LabelledImages
+from pipeline.core.report import Report, Stage
+from pipeline.core.verdict import GROUPS, ScoredModel
+
+PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "ray", "mlflow", "numpy", "scikit-learn")
+IMAGE_COLUMNS = ["image_id", "class_index", "class_name", "prompt", "seed", "image", "status"]
+
+
+def confusion_plots(scored: Sequence[ScoredModel], names: Sequence[str]) -> dict[str, bytes]:
+    """One PNG for each twin, all its seeds added up."""
+    found = {group: [model.scores.confusion for model in scored if model.group == group] for group in GROUPS}
+    return {group: confusion_png(np.sum(parts, axis=0), names) for group, parts in found.items() if parts}
+
+
+def build_report(
+    config: RunConfig,
+    store: Store,
+    classes: ClassTable,
+    images: LabelledImages,
+    trained: Mapping[str, TrainedClassifier],
+    scored: Sequence[ScoredModel],
+    metrics: Mapping[str, Any],
+    plots: Mapping[str, bytes],
+    seconds: float,
+    tracking: tuple[str, str] | None,
+) -> Report:
+    """Everything that the page shows.
+
+    Args:
+        config: of the evaluation.
+        store: the storage root; an image set that is no longer in it is left out of the gallery.
+        classes: in label order.
+        images: the test set.
+        trained: models by directory.
+        scored: their scores.
+        metrics: content of metrics.json.
+        plots: of `confusion_plots`.
+        seconds: the evaluation took so far.
+        tracking: (MLflow run id, command that opens it), or None.
+    """
+    image_set = next((m.manifest["identity"]["data"].get("image_set") for m in trained.values()), None)
+    images_dir = f"images/{image_set[:ID_LENGTH]}" if image_set else None
+    histories = [(model.train.data, _history(store, directory)) for directory, model in trained.items()]
+    identities = {"image set": images_dir} if images_dir else {}
+    identities |= {f"model ({m.train.data}, seed {m.train.seed})": directory for directory, m in trained.items()}
+    return Report(
+        created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        metrics=metrics,
+        class_names=classes.names,
+        rows=_rows(store, images_dir, classes, images, scored[0], metrics),
+        confusions=[(group, data_uri(plot)) for group, plot in plots.items()],
+        curves=data_uri(curves_png(histories)),
+        stages=[
+            *_generate_cost(store, images_dir),
+            *_train_costs(trained),
+            Stage("evaluate", f"{len(scored)} models on {len(images):,} test images", seconds),
+        ],
+        identities={**identities, "storage root": without_credentials(store.root)},
+        settings={name: without_credentials(value) for name, value in flatten(config.model_dump(mode="json")).items()},
+        versions={"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        tracking=None if tracking is None else (tracking[0], without_credentials(tracking[1])),
+    )
+
+
+def _rows(
+    store: Store,
+    images_dir: str | None,
+    classes: ClassTable,
+    images: LabelledImages,
+    shown: ScoredModel,
+    metrics: Mapping[str, Any],
+) -> list[ClassRow]:
+    labels = shown_classes(metrics["groups"][shown.group]["per_class_mean"])
+    rows = {label: ClassRow(classes.names[label], classes.wnids[label]) for label in labels}
+    if images_dir is not None:
+        per_class = min(pictures_per_class(len(rows)), shown.training_images // len(classes))
+        fill_generated(rows, _image_rows(store, images_dir), per_class)
+    for label, row in rows.items():
+        row.tested = [
+            scored_picture(images.image(position), shown.scores, position, classes.names)
+            for position in chosen_examples(shown.scores, label)
+        ]
+    return list(rows.values())
+
+
+def _image_rows(store: Store, images_dir: str) -> Iterator[dict[str, Any]]:
+    """The rows of an image set in its order, read shard by shard as they are wanted. Raises `WorkError`."""
+    for shard in sorted(published_shards(store, images_dir)):
+        path = shard_path(images_dir, shard)
+        file_system, full = store.filesystem(path)
+        try:
+            table = pq.read_table(full, filesystem=file_system, columns=IMAGE_COLUMNS)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise WorkError(
+                f"{store.uri(path)} is damaged ({error}); remove that file and run `python -m jobs.generate` with the "
+                "same settings to make it again"
+            ) from error
+        yield from table.to_pylist()
+
+
+def _history(store: Store, model_dir: str) -> list[dict[str, Any]]:
+    lines = store.read_bytes(f"{model_dir}/metrics.jsonl").decode().splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def _generate_cost(store: Store, images_dir: str | None) -> list[Stage]:
+    if images_dir is None or not store.exists(f"{images_dir}/{MANIFEST}"):
+        return []
+    manifest = store.read_json(f"{images_dir}/{MANIFEST}")
+    return [Stage("generate", f"{manifest['rows']:,} images", manifest["seconds"], manifest["images_per_s"])]
+
+
+def _train_costs(trained: Mapping[str, TrainedClassifier]) -> list[Stage]:
+    return [
+        Stage(
+            "train",
+            f"{model.train.epochs} epochs on {model.train.data} images, seed {model.train.seed}",
+            model.manifest["seconds"],
+            model.manifest["images_per_s"],
+        )
+        for model in trained.values()
+    ]

@@ -1,0 +1,153 @@
+"""One shard: its rows of the prompt table, through the engine, into the bytes of a Parquet file. No Ray in here."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
+from pipeline.core.image_set import ShardSummary, shard_path
+from pipeline.core.images import BLANK_PIXEL_STD, encode_image, pixel_std
+from pipeline.core.model_source import local_model_dir
+from pipeline.core.schema import BLANK, FAILED, IMAGE_SCHEMA, NSFW, OK
+
+ROW_GROUP_ROWS = 128
+"""About 10 MB of 512x512 JPEGs: one read of a loader."""
+
+MAX_REASON_LENGTH = 200
+
+Row = dict[str, Any]
+
+
+class ShardMaker:
+    """Makes and publishes shards of one image set; the model is loaded once.
+
+    Args:
+        config: of the run.
+        store: the storage root.
+        prompts_dir: of the prompt table.
+        parts: of the prompt table's manifest.
+        images_dir: of the image set.
+
+    Raises:
+        InputError: the model or the device is wrong.
+        WorkError: the weights cannot be fetched.
+    """
+
+    def __init__(
+        self, config: RunConfig, store: Store, prompts_dir: str, parts: Sequence[Mapping[str, Any]], images_dir: str
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._prompts_dir = prompts_dir
+        self._parts = parts
+        self._images_dir = images_dir
+        settings = config.generate
+        self.engine = DiffusionEngine(
+            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device
+        )
+        self._encoder = ThreadPoolExecutor(1)
+
+    def make(self, shard: int) -> ShardSummary:
+        """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
+        started = time.time()
+        prompts = self.prompt_rows(shard)
+        batch_size = self._config.generate.batch_size
+        batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
+        encoded: list[Future[list[Row]]] = []
+        for batch in batches:  # a batch is encoded on a thread while the next one is made
+            began = time.perf_counter()
+            results = list(self._images(batch))
+            seconds = (time.perf_counter() - began) / len(batch)
+            encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
+        rows = [row for future in encoded for row in future.result()]
+        summary = summarize(shard, shard * self._config.generate.shard_size, rows, started)
+        self._store.write_bytes(shard_path(self._images_dir, shard), shard_bytes(rows, summary))
+        return summary
+
+    def prompt_rows(self, shard: int) -> list[Row]:
+        """The prompt table's rows of a shard."""
+        size = self._config.generate.shard_size
+        first = shard * size
+        part = next(part for part in self._parts if part["row_start"] <= first < part["row_stop"])
+        file_system, path = self._store.filesystem(f"{self._prompts_dir}/{part['name']}")
+        with pq.ParquetFile(path, filesystem=file_system) as file:
+            rows: list[Row] = file.read_row_group((first - part["row_start"]) // size).to_pylist()
+        assert len(rows) == size, (shard, len(rows))
+        return rows
+
+    def _images(self, batch: Sequence[Row]) -> Iterator[GeneratedImage | Exception]:
+        """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other."""
+        try:
+            yield from self.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
+        except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
+            if len(batch) == 1:
+                yield error
+                return
+            for row in batch:
+                yield from self._images([row])
+
+    def _rows(self, batch: Sequence[Row], results: Sequence[GeneratedImage | Exception], seconds: float) -> list[Row]:
+        return [
+            {**row, **self._outcome(result), "seconds": seconds} for row, result in zip(batch, results, strict=True)
+        ]
+
+    def _outcome(self, result: GeneratedImage | Exception) -> Row:
+        if isinstance(result, Exception):
+            reason = " ".join(f"{type(result).__name__}: {result}".split())[:MAX_REASON_LENGTH]
+            return {"status": FAILED, "reason": reason}
+        data = encode_image(result.pixels, self._config.recipe)
+        spread = pixel_std(result.pixels)
+        status, reason = OK, None
+        if result.is_nsfw:
+            status, reason = NSFW, "flagged by the model's safety checker"
+        elif spread < BLANK_PIXEL_STD:
+            status, reason = BLANK, f"pixel_std {spread:.2f} is below {BLANK_PIXEL_STD}"
+        height, width = result.pixels.shape[:2]
+        return {
+            "image": {"bytes": data, "path": None},
+            "status": status,
+            "reason": reason,
+            "width": width,
+            "height": height,
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "pixel_std": spread,
+        }
+
+
+def summarize(shard: int, row_start: int, rows: Sequence[Row], started: float) -> ShardSummary:
+    """What goes into a shard's footer."""
+    lines = "".join(f"{row['image_id']} {row['status']} {row.get('sha256')}\n" for row in rows)
+    return ShardSummary(
+        shard=shard,
+        row_start=row_start,
+        rows=len(rows),
+        counts=dict(Counter(row["status"] for row in rows)),
+        reasons=dict(Counter(row["reason"] for row in rows if row["status"] == FAILED)),
+        rows_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        started=started,
+        finished=time.time(),
+    )
+
+
+def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> bytes:
+    """A shard's Parquet file: uncompressed, since image bytes do not shrink, and without a dictionary of them."""
+    schema = IMAGE_SCHEMA.with_metadata({**IMAGE_SCHEMA.metadata, **summary.footer()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_pylist(list(rows), schema=schema),
+        sink,
+        row_group_size=ROW_GROUP_ROWS,
+        compression="none",
+        use_dictionary=["class_name", "wnid", "status"],
+    )
+    return bytes(sink.getvalue())

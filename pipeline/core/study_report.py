@@ -1,0 +1,191 @@
+"""A study's results as one table (Markdown, CSV) and one plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.core.study_plan import Cell, StudyPlan
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Top1 = Mapping[tuple[Cell, int], float]
+"""Top-1 accuracy (0..1) on the real test images by (cell, seed); trainings not done are not in it."""
+
+COLUMNS = (
+    "axis", "setting", "data", "images", "template", "guidance", "epochs", "seeds", "top1_mean", "top1_std",
+    "twin_top1_mean", "gap",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table: a cell under one of its axes.
+
+    Args:
+        axis: what is varied.
+        setting: the cell's label on that axis.
+        cell: the setting itself.
+        images: how many it is trained on.
+        top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
+        twin_top1: the same of the real twin of this size; empty for a line that is a twin.
+    """
+
+    axis: str
+    setting: str
+    cell: Cell
+    images: int
+    top1: tuple[float, ...]
+    twin_top1: tuple[float, ...]
+
+    @property
+    def gap(self) -> float | None:
+        """Mean of the twin minus mean of this one (positive: real images are better); None when one is missing."""
+        if not self.top1 or not self.twin_top1:
+            return None
+        return statistics.fmean(self.twin_top1) - statistics.fmean(self.top1)
+
+
+def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
+    """The table, axis by axis."""
+
+    def done(cell: Cell) -> tuple[float, ...]:
+        return tuple(top1[cell, seed] for seed in plan.seeds if (cell, seed) in top1)
+
+    return [
+        Line(
+            axis=axis,
+            setting=label,
+            cell=cell,
+            images=cell.config.images_per_class * num_classes,
+            top1=done(cell),
+            twin_top1=() if cell.is_real else done(plan.twin_of(cell)),
+        )
+        for axis, pairs in plan.axes.items()
+        for label, cell in pairs
+    ]
+
+
+def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """(mean, sample standard deviation); None where there are too few values (none, or one)."""
+    if not values:
+        return None, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
+    """The table for people. Cells whose seeds are not all done carry `(k of n seeds)`."""
+    missing = sum(num_seeds - len(line.top1) for line in table)
+    text = [f"# {title}", ""]
+    text += [f"**Incomplete:** {missing} results are missing; the same command goes on.", ""] if missing else []
+    text.append(
+        f"Top-1 accuracy on the real test images, mean ± sample standard deviation over {num_seeds} seeds. "
+        "Gap: real twin of the same size and length minus this one."
+    )
+    axis = None
+    for line in table:
+        if line.axis != axis:
+            axis = line.axis
+            text += [
+                "",
+                f"| {axis} | images | template | guidance | epochs | top-1 | real twin | gap |",
+                "|" + "---|" * 8,
+            ]
+        recipe, real = line.cell.config.recipe, line.cell.is_real
+        cells = [
+            line.setting,
+            f"{line.images:,}",
+            "real images" if real else recipe.template,
+            "" if real else f"{recipe.guidance_scale:g}",
+            f"{line.cell.config.train.epochs}",
+            _accuracy(line.top1, num_seeds),
+            "" if real else _accuracy(line.twin_top1, num_seeds),
+            "" if line.gap is None else f"{line.gap:+.3f}",
+        ]
+        text.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(text) + "\n"
+
+
+def _accuracy(values: Sequence[float], num_seeds: int) -> str:
+    mean, std = mean_std(values)
+    if mean is None:
+        return "not yet"
+    spread = "" if std is None else f" ± {std:.3f}"
+    return f"{mean:.3f}{spread}" + (f" ({len(values)} of {num_seeds} seeds)" if len(values) < num_seeds else "")
+
+
+def to_csv(table: Sequence[Line]) -> str:
+    """The table for programs, columns `COLUMNS`; empty where a value is not known yet."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for line in table:
+        config = line.cell.config
+        made = ["", ""] if line.cell.is_real else [config.recipe.template, config.recipe.guidance_scale]
+        head = [line.axis, line.setting, config.train.data, line.images, *made, config.train.epochs, len(line.top1)]
+        numbers = [*mean_std(line.top1), mean_std(line.twin_top1)[0], line.gap]
+        writer.writerow([*head, *("" if number is None else f"{number:.6f}" for number in numbers)])
+    return out.getvalue()
+
+
+def plot_png(table: Sequence[Line], title: str) -> bytes:
+    """One panel per axis, real twin beside it: curves where the settings are numbers, bars where they are words."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would open a window where there is one
+    from matplotlib.figure import Figure
+
+    synthetic = [line for line in table if not line.cell.is_real]
+    axes = list(dict.fromkeys(line.axis for line in synthetic))
+    figure = Figure(figsize=(4.6 * len(axes), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for panel, axis in zip(figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
+        _panel(panel, axis, [line for line in synthetic if line.axis == axis])
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
+    return out.getvalue()
+
+
+def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
+    by_size = len({line.images for line in found}) == len(found) > 1
+    names = [f"{line.images:,}" if by_size else line.setting for line in found]
+    numeric = by_size or all(_number(line.setting) is not None for line in found)
+    x = [float(line.images) if by_size else _number(line.setting) or 0.0 for line in found]
+    if not numeric:
+        x = [float(position) for position in range(len(found))]
+    mean, spread = _mean_spread([line.top1 for line in found])
+    twin, twin_spread = _mean_spread([line.twin_top1 for line in found])
+    if numeric:
+        panel.errorbar(x, mean, spread, marker="o", capsize=3, color="C0", label="synthetic images")
+    else:
+        panel.bar(x, mean, yerr=spread, width=0.6, capsize=3, color="C0", label="synthetic images")
+    panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle="--", label="real twin")
+    if by_size:
+        panel.set_xscale("log")
+        panel.minorticks_off()
+    panel.set_xticks(x, names, rotation=0 if numeric else 15)
+    panel.set_xlabel("images (log scale)" if by_size else axis)
+    panel.set_ylabel("top-1 on real test images")
+    values = [value for value in (*mean, *twin) if math.isfinite(value)]
+    if values:
+        panel.set_ylim(max(0.0, math.floor(20 * min(values) - 1) / 20), min(1.0, math.ceil(20 * max(values) + 1) / 20))
+    panel.grid(axis="y", alpha=0.3)
+    panel.legend(loc="best", fontsize="small")
+
+
+def _mean_spread(groups: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Means and standard deviations for drawing: NaN draws nothing, 0 draws no bar."""
+    found = [mean_std(values) for values in groups]
+    return [math.nan if mean is None else mean for mean, _ in found], [std or 0.0 for _, std in found]
+
+
+def _number(label: str) -> float | None:
+    try:
+        return float(label)
+    except ValueError:
+        return None

@@ -1,0 +1,168 @@
+"""Rows of an image set, or real images, as the uint8 arrays that training reads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import INDEX_BITS
+from pipeline.core.schema import OK
+
+COLUMNS = ["image_id", "class_index", "image", "status"]
+"""All that training reads of a shard."""
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Images [N, H, W, 3] and labels [N]."""
+_READERS = 16  # shards read at the same time: object stores answer in tens of milliseconds each
+
+
+def stored_side(input_size: int) -> int:
+    """Pixels of the shorter side up to which decoded images are kept whole: 8/7 of the input, ImageNet's 256 for 224.
+
+    Larger ones are resized to it at once (antialiased), so that memory is bounded and a random crop of the rest never
+    shrinks by more than 8/7.
+    """
+    return input_size * 8 // 7
+
+
+def synthetic_images(store: Store, shards: list[str], config: RunConfig) -> Arrays:
+    """The usable images of an image set's prefix, in row order.
+
+    Args:
+        store: the storage root.
+        shards: paths under it that hold the prefix.
+        config: images_per_class and the training's input size.
+
+    Raises:
+        WorkError: a shard cannot be read, or a usable image not be decoded.
+    """
+
+    def read(path: str) -> Arrays:
+        table = read_columns(store, path, COLUMNS)
+        return decode_rows(table, config.images_per_class, config.train.input_size, store.uri(path))
+
+    with ThreadPoolExecutor(_READERS) as pool:  # object stores answer slowly, and decoding leaves Python
+        return join(pool.map(read, shards))
+
+
+def usable_labels(store: Store, shards: list[str], images_per_class: int) -> NDArray[np.int64]:
+    """Labels int64 of the usable images of a prefix, without reading any image. Raises `WorkError`."""
+
+    def read(path: str) -> NDArray[np.int64]:
+        table = read_columns(store, path, ["image_id", "class_index", "status"])
+        labels: NDArray[np.int64] = table["class_index"].to_numpy().astype(np.int64)
+        return labels[is_usable(table, images_per_class)]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return np.concatenate(list(pool.map(read, shards)))
+
+
+def is_usable(table: pa.Table, images_per_class: int) -> NDArray[np.bool_]:
+    """Rows with status ok inside the prefix, whose last shard may hold more: bool [rows]."""
+    index = table["image_id"].to_numpy() & ((1 << INDEX_BITS) - 1)
+    usable: NDArray[np.bool_] = (table["status"].to_numpy(zero_copy_only=False) == OK) & (index < images_per_class)
+    return usable
+
+
+def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of a shard. Raises `WorkError` when it cannot be read."""
+    file_system, full = store.filesystem(path)
+    try:
+        return pq.ParquetFile(full, filesystem=file_system).read(columns)
+    except (pa.ArrowException, OSError) as error:
+        raise WorkError(
+            f"{store.uri(path)} cannot be read ({' '.join(str(error).split())[:120]}); remove that file and run "
+            "`python -m jobs.generate` with the same settings to make it again"
+        ) from error
+
+
+def decode_rows(table: pa.Table, images_per_class: int, input_size: int, shard: str) -> Arrays:
+    """The usable images of a shard: status ok, and inside the prefix of `images_per_class`.
+
+    Args:
+        table: with `COLUMNS`.
+        images_per_class: rows with a larger index (the surplus of the last shard) are left out.
+        input_size: of the training, pixels.
+        shard: its name, for the error.
+
+    Raises:
+        WorkError: the image of a row with status ok cannot be decoded.
+    """
+    usable = table.filter(pa.array(is_usable(table, images_per_class)))
+    if not len(usable):
+        return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
+    images = []
+    for identifier, image in zip(usable["image_id"].to_pylist(), usable["image"].to_pylist(), strict=True):
+        try:
+            images.append(decode(image["bytes"], stored_side(input_size)))
+        except (OSError, TypeError, ValueError) as error:  # PIL's are among them; no bytes or no struct: a TypeError
+            raise WorkError(
+                f"{shard}: image {identifier} has status ok but cannot be decoded ({error}); remove that shard and run "
+                "`python -m jobs.generate` with the same settings to make it again"
+            ) from error
+    return np.stack(images), usable["class_index"].to_numpy().astype(np.int64)
+
+
+def decode(data: bytes, max_side: int) -> NDArray[np.uint8]:
+    """An encoded image as RGB uint8 [H, W, 3], its shorter side resized to `max_side` when larger. Raises `OSError`."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    shorter = min(image.size)
+    if shorter > max_side:
+        size = (round(image.width * max_side / shorter), round(image.height * max_side / shorter))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image)
+
+
+def join(parts: Iterable[Arrays]) -> Arrays:
+    """The arrays of all shards in one; parts without images are passed over."""
+    filled = [part for part in parts if len(part[1])]
+    if not filled:
+        return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
+    return np.concatenate([images for images, _ in filled]), np.concatenate([labels for _, labels in filled])
+
+
+def real_images(config: RunConfig) -> Arrays:
+    """The first `images_per_class` real training images of each class. Raises `InputError` when there are none such."""
+    if config.classes != "fashion_mnist":
+        raise InputError(
+            f"train.data=real knows the training images of fashion_mnist only, not of classes {config.classes!r}; "
+            "use --set train.data=synthetic"
+        )
+    images, labels = load_fashion_mnist(config.data_dir, "train")
+    rows = class_prefix(labels, config.images_per_class)
+    return as_rgb32(images[rows]), labels[rows].astype(np.int64)
+
+
+def check_classes(labels: NDArray[np.int64], class_names: list[str]) -> None:
+    """Raises `InputError` when a class has no image: a classifier would never learn it."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    empty = [name for name, count in zip(class_names, counts, strict=True) if count == 0]
+    if empty:
+        raise InputError(
+            f"{len(empty)} of {len(class_names)} classes have no usable image ({', '.join(map(repr, empty[:5]))}); "
+            "look at the status and reason columns of the image set, or raise images_per_class"
+        )
+
+
+def check_memory(num_images: int, width: int, height: int, config: RunConfig) -> None:
+    """Raises `InputError` when the decoded images would be larger than `train.max_memory_gib`."""
+    shorter = min(width, height)
+    scale = min(1.0, stored_side(config.train.input_size) / shorter)
+    gib = num_images * round(width * scale) * round(height * scale) * 3 / 2**30
+    if gib > config.train.max_memory_gib:
+        other = "lower images_per_class" if config.train.data == "real" else "use --set train.ingest=stream"
+        raise InputError(
+            f"{num_images} decoded images take {gib:.1f} GiB, more than train.max_memory_gib "
+            f"{config.train.max_memory_gib}; {other}, or raise the limit"
+        )

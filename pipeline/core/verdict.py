@@ -1,0 +1,102 @@
+"""The verdict: scores of the synthetic and the real twin, over seeds, and the gap between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.errors import InputError
+from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
+
+GROUPS = ("synthetic", "real")
+"""What a model was trained on; the twins of a report, in its order."""
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """One model's scores.
+
+    Args:
+        model_id: name of its directory.
+        group: one of `GROUPS`.
+        seed: of its training.
+        training_images: how many it was trained on.
+        scores: on the test set.
+    """
+
+    model_id: str
+    group: str
+    seed: int
+    training_images: int
+    scores: Scores
+
+
+def verdict(models: Sequence[ScoredModel], num_classes: int) -> dict[str, Any]:
+    """The numbers of metrics.json: `groups` (each model, mean and std over seeds) and `gap` (real less synthetic).
+
+    Shares are 0..1; confusion rows are true classes. `gap` is None unless both twins are there; a positive one means
+    that real images are better.
+    """
+    by_group = {name: [model for model in models if model.group == name] for name in GROUPS}
+    groups = {name: _group(found) for name, found in by_group.items() if found}
+    gap = None
+    if len(groups) == len(GROUPS):
+        top1, interval = paired_gap(*([m.scores for m in by_group[name]] for name in ("real", "synthetic")))
+        top5 = groups["real"]["top5_mean"] - groups["synthetic"]["top5_mean"]
+        gap = {"top1": top1, "top1_interval": list(interval), "top5": top5}
+    return {"groups": groups, "gap": gap, "top_k": min(TOP_K, num_classes)}
+
+
+def _group(models: Sequence[ScoredModel]) -> dict[str, Any]:
+    group: dict[str, Any] = {
+        "training_images": models[0].training_images,
+        "models": [_model(model) for model in models],
+        "per_class_mean": [
+            None if None in shares else float(np.mean(shares))
+            for shares in zip(*(model.scores.per_class for model in models), strict=True)
+        ],
+    }
+    for name in ("top1", "top5", "calibration_error"):
+        mean, std = mean_and_std([getattr(model.scores, name) for model in models])
+        group |= {f"{name}_mean": mean, f"{name}_std": std}
+    return group
+
+
+def _model(model: ScoredModel) -> dict[str, Any]:
+    scores = model.scores
+    return {
+        "model_id": model.model_id,
+        "seed": model.seed,
+        "images": scores.count,
+        "top1": scores.top1,
+        "top1_correct": int(scores.correct.sum()),
+        "top1_interval": list(scores.top1_interval),
+        "top5": scores.top5,
+        "top5_correct": int(scores.in_top_k.sum()),
+        "calibration_error": scores.calibration_error,
+        "per_class": scores.per_class,
+        "confusion": scores.confusion.tolist(),
+    }
+
+
+def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `InputError` unless the models (identity by id) differ in nothing but the seed, and synthetic from real.
+
+    A mean over models that differ in more is no mean over seeds, and a gap between them is not the gap of the images.
+    """
+    first_id, first = next(iter(identities.items()))
+    sources: dict[bool, tuple[str, Any]] = {}
+    for model_id, identity in identities.items():
+        if _but_seed_and_data(identity) != _but_seed_and_data(first):
+            raise InputError(f"models {first_id} and {model_id} differ in more than seed and data; evaluate them apart")
+        other_id, source = sources.setdefault("real" in identity["data"], (model_id, identity["data"]))
+        if identity["data"] != source:
+            raise InputError(f"models {other_id} and {model_id} read different image sets; evaluate them apart")
+
+
+def _but_seed_and_data(identity: Mapping[str, Any]) -> dict[str, Any]:
+    train = {key: value for key, value in identity["train"].items() if key != "seed"}
+    return {**identity, "train": train, "data": None}

@@ -1,0 +1,186 @@
+"""Prompts -> images: the shards that are missing, through a pool of actors, each published once."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
+
+import diffusers
+import ray
+import ray.data
+import torch
+import transformers
+
+from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.config import GenerateConfig, RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import num_shards
+from pipeline.core.image_set import ShardSummary, claim_image_set, published_shards, read_summaries, set_totals
+from pipeline.core.model_source import local_model_dir
+from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.schema import FAILED
+from pipeline.stages.progress import Progress
+from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.runtime import ray_session
+from pipeline.stages.shard_actor import ShardActor
+from pipeline.stages.tracking import RunHandle, tracked_run
+
+
+def generate(config: RunConfig, store: Store, *, retry_failed: bool = False) -> dict[str, Any]:
+    """Make the images of a recipe that are not there yet.
+
+    Args:
+        config: of the run.
+        store: the storage root. The set goes to `images/<id>/`, its manifest last.
+        retry_failed: make the shards again that hold failed rows.
+
+    Returns:
+        The set's manifest, with `images_dir`, `images_made` in this call and `mlflow_run_id`; JSON-able.
+
+    Raises:
+        InputError: the recipe or the model is wrong, or the set keeps another shard or batch size.
+        WorkError: too many rows failed, or a shard cannot be written; what is published stays.
+    """
+    recipe = resolve_recipe(config)
+    local_model_dir(config.recipe.model)  # a wrong model is found before anything is written
+    check_machine(config.generate)
+    parts = ensure_prompt_table(config, recipe, store)["parts"]
+    claim_image_set(config, recipe, store)
+    wanted = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
+    done = published_shards(store, recipe.images_dir).intersection(wanted)
+    if retry_failed:
+        summaries = read_summaries(store, recipe.images_dir, sorted(done))
+        done -= {summary.shard for summary in summaries if summary.counts.get(FAILED)}
+    missing = [shard for shard in wanted if shard not in done]
+    params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
+    with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
+        if missing:
+            make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run)
+        manifest = publish_manifest(config, recipe, store, list(wanted))
+        run.log_metrics(
+            {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
+        )
+    check_failures(config, recipe, store, manifest["failed"], manifest["rows"], manifest["failure_reasons"])
+    made = len(missing) * config.generate.shard_size
+    return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
+
+
+def make_shards(
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    parts: list[dict[str, Any]],
+    shards: list[int],
+    *,
+    done_before: int,
+    run: RunHandle,
+) -> None:
+    """Make and publish the given shards. Raises `InputError` or `WorkError` with the first worker's reason."""
+    settings = config.generate
+    total = (done_before + len(shards)) * settings.shard_size
+    failed: Counter[str] = Counter()
+    needed = settings.num_actors * settings.num_cpus_per_actor
+    with (
+        ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))),
+        Progress(total, done_before * settings.shard_size, settings.num_actors, settings.log_interval_s) as progress,
+    ):
+        made = 0
+        for summary in finished_shards(config, recipe, store, parts, shards):
+            failed.update(summary.reasons)
+            made += summary.rows
+            progress.start_clock(time.time() - summary.started)
+            progress.add(summary.rows, sum(summary.reasons.values()))
+            run.log_metrics(
+                {"images": done_before * settings.shard_size + made, "failed_images": sum(failed.values())},
+                done_before + made // settings.shard_size,
+            )
+            check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
+
+
+def finished_shards(
+    config: RunConfig, recipe: Recipe, store: Store, parts: list[dict[str, Any]], shards: list[int]
+) -> Iterator[ShardSummary]:
+    """The Ray graph: shard numbers -> actor pool -> summaries, as they are published."""
+    settings = config.generate
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    context.execution_options.verbose_progress = False
+    results = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+        ShardActor,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(settings.num_actors, len(shards)),
+            max_size=min(settings.max_actors or settings.num_actors, len(shards)),
+        ),
+        num_cpus=settings.num_cpus_per_actor,
+        num_gpus=settings.num_gpus_per_actor,
+        fn_constructor_kwargs={
+            "config": config,
+            "store": store,
+            "prompts_dir": recipe.prompts_dir,
+            "parts": parts,
+            "images_dir": recipe.images_dir,
+        },
+    )
+    for row in results.iter_rows():
+        if row["error"]:
+            raise (InputError if row["is_input"] else WorkError)(row["error"])
+        yield ShardSummary(**json.loads(row["summary"]))
+
+
+def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: list[int]) -> dict[str, Any]:
+    """Write the set's manifest from the footers of its shards: nothing is counted twice or from memory."""
+    settings = config.generate
+    path = f"{recipe.images_dir}/{MANIFEST}"
+    before = store.read_json(path) if store.exists(path) else None
+    if before is not None and before["shards"] > len(shards):  # a smaller request leaves a larger set as it is
+        shards = list(range(before["shards"]))
+    manifest = {
+        "id": recipe.id,
+        "recipe_hash": recipe.hash,
+        "recipe": recipe.identity,
+        "images_per_class": max(config.images_per_class, before["images_per_class"] if before else 0),
+        "classes": len(recipe.classes),
+        "shards": len(shards),
+        "shard_size": settings.shard_size,
+        "batch_size": settings.batch_size,
+        "device": settings.device,
+        "torch_threads": settings.torch_threads,
+        "num_actors": settings.num_actors,
+        "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, ray)},
+        **set_totals(read_summaries(store, recipe.images_dir, shards)),
+    }
+    if manifest != before:
+        store.write_json(path, manifest)
+    return manifest
+
+
+def check_machine(settings: GenerateConfig) -> None:
+    """Raises `InputError` when a run on this machine alone asks for GPUs that it does not have."""
+    if settings.device == "cuda" and "RAY_ADDRESS" not in os.environ and not torch.cuda.is_available():
+        raise InputError(
+            "generate.device is cuda but this machine has no usable GPU; submit to a cluster with GPUs, or give "
+            "--set generate.device=cpu --set generate.num_gpus_per_actor=0"
+        )
+
+
+def check_failures(
+    config: RunConfig, recipe: Recipe, store: Store, failed: int, total: int, reasons: dict[str, int]
+) -> None:
+    """Raises `WorkError` when more rows failed than the config allows."""
+    limit = config.generate.max_failed_fraction
+    if failed > limit * total:
+        most = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:3])
+        raise WorkError(
+            f"{failed} of {total} images of {store.uri(recipe.images_dir)} failed, more than "
+            f"generate.max_failed_fraction={limit} allows ({most}); mend the cause and run again with --retry-failed"
+        )

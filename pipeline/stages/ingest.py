@@ -1,0 +1,153 @@
+"""How training images reach the workers: all in shared memory, or decoded in every epoch through Ray Data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+# The newer Parquet reader of Ray 2.60 starts an actor per 32 footers, tens of seconds for small sets.
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from torch import Tensor
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.image_set import prefix_shards, read_summaries, set_totals, shard_path
+from pipeline.core.recipe import Recipe
+from pipeline.core.training_images import (
+    COLUMNS,
+    Arrays,
+    check_classes,
+    check_memory,
+    decode_rows,
+    real_images,
+    synthetic_images,
+    usable_labels,
+)
+
+SHUFFLE_SHARDS = 4
+"""Shards that a worker mixes. Rows lie index by index, so every shard is a slice through the classes in a fixed shuffle
+and a small buffer gives well-mixed batches."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads: either arrays, or shards to stream.
+
+    Args:
+        num_images: usable images of an epoch.
+        source: JSON-able, for the model's manifest.
+        arrays: images and labels in memory, or None.
+        shards: paths under the root to stream, or None.
+        shard_size: rows of a shard; 0 without shards.
+    """
+
+    num_images: int
+    source: dict[str, Any]
+    arrays: Arrays | None = None
+    shards: list[str] | None = None
+    shard_size: int = 0
+
+    def stream(self, store: Store, config: RunConfig) -> ray.data.Dataset:
+        """The Ray dataset of the shards."""
+        assert self.shards is not None
+        return stream_dataset(store, self.shards, config)
+
+
+def open_training_data(config: RunConfig, recipe: Recipe, store: Store) -> TrainingData:
+    """Find and, for `train.ingest=memory`, decode the training images; on the driver, before Ray starts.
+
+    Raises:
+        InputError: the image set is not there or too small, a class is empty, or memory would be exceeded.
+        WorkError: a usable image cannot be decoded.
+    """
+    if config.train.data == "real":
+        check_memory(len(recipe.classes) * config.images_per_class, 32, 32, config)
+        images, labels = real_images(config)
+        return TrainingData(len(labels), {"real": config.classes}, arrays=(images, labels))
+    numbers, shard_size = prefix_shards(store, recipe, config.images_per_class)
+    shards = [shard_path(recipe.images_dir, number) for number in numbers]
+    totals = set_totals(read_summaries(store, recipe.images_dir, numbers))
+    source = {"image_set": recipe.images_dir, "set_sha256": totals["set_sha256"], "shards": len(shards)}
+    if config.train.ingest == "stream":
+        labels = usable_labels(store, shards, config.images_per_class)
+        check_classes(labels, recipe.classes.names)
+        return TrainingData(len(labels), source, shards=shards, shard_size=shard_size)
+    num_images = len(recipe.classes) * config.images_per_class
+    check_memory(num_images, config.recipe.width, config.recipe.height, config)
+    images, labels = synthetic_images(store, shards, config)
+    check_classes(labels, recipe.classes.names)
+    return TrainingData(len(labels), source, arrays=(images, labels))
+
+
+def stream_dataset(store: Store, shards: list[str], config: RunConfig) -> ray.data.Dataset:
+    """A Ray dataset that reads, decodes and filters the shards anew in every epoch, in a new order of shards.
+
+    Args:
+        store: the storage root.
+        shards: paths of shards under the root.
+        config: images_per_class cuts the exact prefix; train.seed is the seed of the order.
+
+    Returns:
+        Rows of `image` uint8 [H, W, 3] and `label` int64. Its tasks raise `WorkError` on a row that cannot be decoded.
+    """
+    file_system, _ = store.filesystem("")
+    paths = [store.filesystem(shard)[1] for shard in shards]
+    rows = ray.data.read_parquet(
+        paths,
+        filesystem=file_system,
+        columns=COLUMNS,
+        include_paths=True,
+        shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
+    )
+    decode = partial(decode_batch, images_per_class=config.images_per_class, input_size=config.train.input_size)
+    return rows.map_batches(decode, batch_format="pyarrow")
+
+
+def decode_batch(table: pa.Table, images_per_class: int, input_size: int) -> dict[str, Any]:
+    """A block of shard rows as `image` and `label` arrays."""
+    shard = table["path"][0].as_py() if len(table) else ""
+    images, labels = decode_rows(table, images_per_class, input_size, shard)
+    return {"image": images, "label": labels}
+
+
+class StreamBatches:
+    """One worker's part of a `stream_dataset`, as `pipeline.core.image_batches.ImageBatches`.
+
+    Args:
+        iterator: the worker's `ray.train.get_dataset_shard`.
+        steps_per_epoch: full global batches of an epoch, for the learning rate.
+        share: images of the worker in a global batch.
+        shard_size: rows of a shard.
+        seed: of the shuffle buffer.
+    """
+
+    def __init__(self, iterator: Any, steps_per_epoch: int, share: int, shard_size: int, seed: int) -> None:
+        self._steps_per_epoch = steps_per_epoch
+        self._iterator = iterator
+        self._share = share
+        self._buffer = max(2 * share, SHUFFLE_SHARDS * shard_size)
+        self._seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """As `ImageBatches.steps_per_epoch`."""
+        return self._steps_per_epoch
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `ImageBatches.epoch`; all workers get equally many batches."""
+        batches = self._iterator.iter_torch_batches(
+            batch_size=self._share,
+            drop_last=True,
+            local_shuffle_buffer_size=self._buffer,
+            local_shuffle_seed=int(np.random.default_rng([self._seed, epoch]).integers(1 << 31)),
+            device="cpu",
+        )
+        for batch in batches:
+            yield batch["image"], batch["label"]

@@ -1,0 +1,60 @@
+"""The worker of a generation: an actor that holds one model and makes one shard per call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
+
+Batch = dict[str, Any]
+
+
+class ShardActor:
+    """Called by Ray Data with one shard number at a time; answers with one small row.
+
+    An error of the start or of publishing is a row too: Ray would restart the actor again and again, and wrap the
+    reason in several layers. torch and diffusers are imported here, on the worker, and not on the driver.
+
+    Args: see `pipeline.core.shard_maker.ShardMaker`.
+    """
+
+    def __init__(
+        self, config: RunConfig, store: Store, prompts_dir: str, parts: Sequence[Mapping[str, Any]], images_dir: str
+    ) -> None:
+        import torch
+
+        from pipeline.core.shard_maker import ShardMaker
+
+        torch.set_num_threads(config.generate.torch_threads)
+        self._error: Exception | None = None
+        try:
+            self._maker = ShardMaker(config, store, prompts_dir, parts, images_dir)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
+            self._error = error
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Make the shard of a batch of one row `shard`; a row of `shard`, `summary` (JSON) and `error`, `is_input`."""
+        (shard,) = batch["shard"]
+        summary, error = "", self._error
+        if error is None:
+            try:
+                summary = json.dumps(self._maker.make(int(shard)).__dict__)
+            except Exception as caught:  # noqa: BLE001
+                error = caught
+        message = "" if error is None else describe(error)
+        return {
+            "shard": [int(shard)],
+            "summary": [summary],
+            "error": [message],
+            "is_input": [isinstance(error, InputError)],
+        }
+
+
+def describe(error: Exception) -> str:
+    """An error as one line; the kind is named unless it is one of ours, whose messages stand alone."""
+    text = " ".join(str(error).split())
+    return text if type(error).__module__ == InputError.__module__ else f"{type(error).__name__}: {text}"

@@ -1,0 +1,187 @@
+"""Images -> model: the driver of a training. It plans, starts Ray Train, and publishes what the workers made."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+# All documented settings of Ray Train; must be set before it is imported. Each saves a process or a wait of seconds.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # default 2: a finished run waits that long
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # prints every line of a worker twice
+# Nodes are only taken away from under a cluster; it would be one more process here.
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", str(int("RAY_ADDRESS" in os.environ)))
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+import torchvision
+
+from pipeline.core.artifact import MANIFEST, Store, read_manifest
+from pipeline.core.classifier import CONFIG, WEIGHTS, model_directory, model_identity
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import ID_LENGTH
+from pipeline.core.image_batches import check_batches
+from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.stages.ingest import TrainingData, open_training_data
+from pipeline.stages.runtime import ray_session
+from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.train_worker import METRICS, STREAM, WorkerJob, train_worker
+
+CHECKPOINTS = "checkpoints"
+"""Ray Train's own folder in the model's directory; removed when the model is published."""
+ON_THIS_MACHINE = "RAY_ADDRESS" not in os.environ
+"""No cluster is joined: Ray starts here, with this process, and ends with it."""
+
+
+class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy does not see Ray's lazy import
+    """TorchTrainer less the process that gives a placement group back after a driver's death.
+
+    A Ray of this machine dies with its driver anyway, and without a dashboard that process fills the log with errors.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+
+
+def train(config: RunConfig, store: Store) -> dict[str, Any]:
+    """Train the classifier of a config, go on with an interrupted training of it, or find it finished.
+
+    Args:
+        config: of the run; `train.data` chooses the image set of its recipe or the real twin.
+        store: the storage root. The model goes to `models/<id>/`, its manifest last.
+
+    Returns:
+        The model's manifest with `model_dir`, `existing` (nothing was to do) and `mlflow_run_id`; JSON-able.
+
+    Raises:
+        InputError: the config, the image set or the real data is wrong; no file of a model was written.
+        WorkError: the training failed; it goes on from its last checkpoint when called again.
+    """
+    recipe = resolve_recipe(config)
+    identity, identity_hash = model_identity(config, recipe)
+    model_dir = model_directory(identity_hash)
+    existing = store.exists(f"{model_dir}/{MANIFEST}")
+    data = None if existing else open_training_data(config, recipe, store)
+    if data is not None:
+        check_machine(config)
+        check_batches(config.train, data.num_images)
+    parents = {} if config.train.data == "real" else {"generate": recipe.id}
+    params = {**identity, "where_and_how": config.train.model_dump(mode="json")}
+    with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents) as run:
+        if data is not None:
+            weights_sha256 = fit(config, recipe, store, model_dir, data, run)
+            publish(config, recipe, store, model_dir, data, identity, weights_sha256)
+        manifest = read_manifest(store, model_dir, "run the same command again")
+        for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
+            run.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
+    return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
+
+
+def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: TrainingData, run: RunHandle) -> str:
+    """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote. Raises `WorkError`."""
+    settings = config.train
+    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.shards else 0)
+    with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
+        job = WorkerJob(
+            config=config,
+            store=store,
+            model_dir=model_dir,
+            num_classes=len(recipe.classes),
+            num_images=data.num_images,
+            shard_size=data.shard_size,
+            arrays=None if data.arrays is None else ray.put(data.arrays),
+            run=run.handle(),
+        )
+        use_gpu = settings.device == "cuda"
+        trainer = (LocalTrainer if ON_THIS_MACHINE else ray.train.torch.TorchTrainer)(
+            train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=settings.num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": settings.num_cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+            ),
+            run_config=ray.train.RunConfig(
+                name=CHECKPOINTS,
+                storage_path=store.uri(model_dir),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+                failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+                logging_config=ray.train.LoggingConfig(log_level="WARNING"),
+            ),
+            datasets={} if data.shards is None else {STREAM: data.stream(store, config)},
+        )
+        try:
+            outcome: dict[str, str | None] = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            raise WorkError(f"training {model_dir} failed: {root_cause(error)}") from error
+    if outcome["error"] is not None:
+        raise WorkError(outcome["error"])
+    assert outcome["weights_sha256"] is not None
+    return outcome["weights_sha256"]
+
+
+def publish(
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    model_dir: str,
+    data: TrainingData,
+    identity: dict[str, Any],
+    weights_sha256: str,
+) -> None:
+    """Write config.json and, last, manifest.json; then drop the checkpoints."""
+    history = read_metrics(store, model_dir)
+    seconds = sum(metrics["seconds"] for metrics in history)
+    images = sum(metrics["images"] for metrics in history)
+    names = {"class_names": recipe.classes.names, "wnids": recipe.classes.wnids}
+    store.write_json(f"{model_dir}/{CONFIG}", {"train": config.train.model_dump(mode="json"), **names})
+    manifest = {
+        "model": model_dir.rpartition("/")[2],
+        "identity": identity,
+        "config": config.model_dump(mode="json"),
+        "data": data.source,
+        "num_images": data.num_images,
+        "epochs": len(history),
+        "images_seen": int(images),
+        "loss": history[-1]["loss"],
+        "accuracy": history[-1]["accuracy"],
+        "images_per_s": images / seconds,
+        "seconds": seconds,
+        "files": {WEIGHTS: weights_sha256},
+        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "ray": ray.__version__},
+    }
+    store.write_json(f"{model_dir}/{MANIFEST}", manifest)
+    file_system, path = store.filesystem(f"{model_dir}/{CHECKPOINTS}")
+    file_system.delete_dir(path)
+
+
+def read_metrics(store: Store, model_dir: str) -> list[dict[str, float]]:
+    """The lines of a model's metrics.jsonl: one per epoch, `epoch` counts from 1."""
+    lines = store.read_bytes(f"{model_dir}/{METRICS}").decode().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def check_machine(config: RunConfig) -> None:
+    """Raises `InputError` when a training on this machine alone asks for GPUs that it does not have."""
+    settings = config.train
+    usable = torch.cuda.device_count()
+    if settings.device == "cuda" and ON_THIS_MACHINE and usable < settings.num_workers:
+        raise InputError(
+            f"train.device is cuda with {settings.num_workers} workers but this machine has {usable} usable GPUs; "
+            "lower train.num_workers, use --set train.device=cpu, or submit to a cluster"
+        )
+
+
+def root_cause(error: BaseException) -> str:
+    """The last line of the first worker's error, for people; Ray wraps it in several layers."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        error = next(iter(failures.values()))
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    cause = lines[-1].strip() if lines else type(error).__name__
+    return f"{cause}; run the same command again to go on from its last checkpoint"

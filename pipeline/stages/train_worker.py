@@ -1,0 +1,215 @@
+"""What one training worker runs: data, network, checkpoint, loop. Rank 0 writes files, log lines and MLflow points."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.classifier import WEIGHTS, build_classifier, weights_to_bytes
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import WorkError
+from pipeline.core.image_batches import ImageBatches, MemoryBatches
+from pipeline.core.optimizer import build_optimizer
+from pipeline.core.training_images import Arrays
+from pipeline.core.training_loop import EpochMetrics, run_epochs
+from pipeline.stages.ingest import StreamBatches
+from pipeline.stages.tracking import RunHandle
+
+METRICS = "metrics.jsonl"
+STREAM = "train"
+"""Name of the dataset that Ray Train splits over the workers."""
+_WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every worker is given.
+
+    Args:
+        config: of the run.
+        store: the storage root.
+        model_dir: of the model under the root.
+        num_classes: of the head.
+        num_images: of an epoch, before incomplete batches are dropped.
+        shard_size: rows of a shard of the image set; 0 when nothing is streamed.
+        arrays: images and labels in Ray's object store, or None when the images are streamed.
+        run: the MLflow run.
+    """
+
+    config: RunConfig
+    store: Store
+    model_dir: str
+    num_classes: int
+    num_images: int
+    shard_size: int
+    arrays: ray.ObjectRef[Arrays] | None
+    run: RunHandle
+
+
+def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
+    """Ray Train's loop function: `settings["job"]` is a `WorkerJob`.
+
+    Returns:
+        `error`: None, or the message of a `WorkError` that all workers met together (raising it would make Ray try the
+        same again); `weights_sha256`: of the published weights, from rank 0.
+    """
+    job: WorkerJob = settings["job"]
+    config = job.config.train
+    logger.setLevel(logging.INFO)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would repeat each epoch's metrics from every worker
+    torch.set_num_threads(config.torch_threads)
+    rank = ray.train.get_context().get_world_rank()
+    network = build_classifier(config, job.num_classes)
+    optimizer_state, history = restore(network)
+    if rank == 0 and history:
+        logger.info("train: going on after epoch %d of %d", len(history), config.epochs)
+    model = distribute(network)
+    optimizer = build_optimizer(network, config)
+    if optimizer_state is not None:
+        optimizer.load_state_dict(optimizer_state)
+    reporter = Reporter(job, network, optimizer, history, rank)
+    try:
+        batches = open_batches(job, rank)
+        device = ray.train.torch.get_device()
+        run_epochs(config, model, optimizer, batches, device, len(history), reporter.on_epoch)
+    except WorkError as error:
+        return {"error": str(error), "weights_sha256": None}
+    finally:
+        reporter.close()
+    if rank != 0:
+        return {"error": None, "weights_sha256": None}
+    weights = weights_to_bytes(network)
+    job.store.write_bytes(f"{job.model_dir}/{WEIGHTS}", weights)
+    return {"error": None, "weights_sha256": sha256_bytes(weights)}
+
+
+def distribute(network: nn.Module) -> nn.Module:
+    """The network on this worker's device, in DDP when there are more workers.
+
+    Buffers are not broadcast in every step: all workers start with the same ones, and rank 0's are those that are kept.
+    """
+    with warnings.catch_warnings():
+        # torch 2.15 renames the option, and the new name is unknown to the oldest torch that is allowed.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        model: nn.Module = ray.train.torch.prepare_model(
+            network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False}
+        )
+    return model
+
+
+def open_batches(job: WorkerJob, rank: int) -> ImageBatches:
+    """This worker's part of the data."""
+    config = job.config.train
+    num_workers = ray.train.get_context().get_world_size()
+    if job.arrays is None:
+        shard = ray.train.get_dataset_shard(STREAM)
+        steps = job.num_images // config.batch_size
+        return StreamBatches(shard, steps, config.batch_size // num_workers, job.shard_size, config.seed)
+    images, labels = ray.get(job.arrays)
+    return MemoryBatches(images, labels, config.seed, config.batch_size, rank, num_workers)
+
+
+class Reporter:
+    """After each epoch: metrics.jsonl, a log line and an MLflow point from rank 0, checkpoints, Ray's barrier.
+
+    Args:
+        job: of the worker.
+        network: not wrapped in DDP.
+        optimizer: its optimizer.
+        history: metrics of the epochs that are done, extended here.
+        rank: of the worker.
+    """
+
+    def __init__(
+        self,
+        job: WorkerJob,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        history: list[EpochMetrics],
+        rank: int,
+    ) -> None:
+        self._job = job
+        self._network = network
+        self._optimizer = optimizer
+        self._history = history
+        self._rank = rank
+        self._tracker = ThreadPoolExecutor(1)  # importing MLflow, or a slow server, must not hold up the other workers
+
+    def on_epoch(self, done: int, metrics: EpochMetrics) -> None:
+        """Called by every worker when `done` epochs are done."""
+        self._history.append({"epoch": done, **metrics})
+        epochs = self._job.config.train.epochs
+        if self._rank == 0:
+            write_metrics(self._job.store, self._job.model_dir, self._history)
+            self._tracker.submit(self._job.run.log_metrics, metrics, done)
+            logger.info("%s", epoch_line(done, epochs, metrics))
+        due = done % self._job.config.train.checkpoint_every_epochs == 0 or done == epochs
+        if not due or self._rank != 0:
+            ray.train.report({"epoch": done, **metrics})
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            save_checkpoint(Path(directory), self._network, self._optimizer, self._history, self._job.config)
+            ray.train.report({"epoch": done, **metrics}, ray.train.Checkpoint.from_directory(directory))
+
+    def close(self) -> None:
+        """Send what MLflow has not got yet."""
+        if self._rank == 0:
+            self._tracker.submit(self._job.run.flush)
+        self._tracker.shutdown(wait=True)
+
+
+def epoch_line(done: int, epochs: int, metrics: EpochMetrics) -> str:
+    """An epoch's metrics for people."""
+    return (
+        f"train: epoch {done}/{epochs} loss {metrics['loss']:.3f} accuracy {metrics['accuracy']:.3f} "
+        f"{metrics['images_per_s']:.0f} images/s lr {metrics['learning_rate']:.4f} (first batch "
+        f"{metrics['first_batch_s']:.1f} s, waits {metrics['data_wait_s']:.1f} s, steps {metrics['step_s']:.1f} s)"
+    )
+
+
+def write_metrics(store: Store, model_dir: str, history: list[EpochMetrics]) -> None:
+    """The metrics of all epochs, one JSON object per line; a repeated epoch replaces its older line."""
+    lines = "".join(json.dumps(metrics) + "\n" for metrics in history)
+    store.write_bytes(f"{model_dir}/{METRICS}", lines.encode())
+
+
+def save_checkpoint(
+    directory: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[EpochMetrics],
+    config: RunConfig,
+) -> None:
+    """Weights, optimizer, config, rows seen and the metrics of the epochs done."""
+    torch.save(network.state_dict(), directory / _WEIGHTS)
+    torch.save(optimizer.state_dict(), directory / _OPTIMIZER)
+    rows_seen = sum(metrics["images"] for metrics in history)
+    state = {"history": history, "rows_seen": rows_seen, "config": config.model_dump(mode="json")}
+    (directory / _STATE).write_text(json.dumps(state), encoding="utf-8")
+
+
+def restore(network: nn.Module) -> tuple[dict[str, Any] | None, list[EpochMetrics]]:
+    """Load Ray's last checkpoint into `network`; the optimizer's state and the metrics so far, or (None, [])."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None, []
+    with checkpoint.as_directory() as name:
+        directory = Path(name)
+        network.load_state_dict(torch.load(directory / _WEIGHTS, map_location="cpu", weights_only=True))
+        optimizer_state = torch.load(directory / _OPTIMIZER, map_location="cpu", weights_only=True)
+        state = json.loads((directory / _STATE).read_text(encoding="utf-8"))
+    return optimizer_state, state["history"]

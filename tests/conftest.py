@@ -1,0 +1,165 @@
+"""What every test may use: a Ray of its own, a storage root, and the commands as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.artifact import Store
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty HOME and none of the developer's settings, so that a test means the same on every machine.
+
+    Where fetched data lies stays as it is: fetching it again for each run would test the network.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setenv("NLTK_DATA", os.environ.get("NLTK_DATA") or str(Path.home() / "nltk_data"))
+    patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
+    patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
+        patch.delenv(name, raising=False)
+    patch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs a hub would pass here and fail behind a firewall
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(isolated_environment: None) -> Iterator[None]:
+    """A Ray of 4 planned CPUs on this machine, shared by the session and shut down with it."""
+    from pipeline.stages.runtime import ray_session
+
+    with ray_session(num_cpus=4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion directory with random weights that draws 16x16 images in milliseconds."""
+    from tests.tiny_models import build_tiny_model
+
+    return build_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def tmp_root(tmp_path: Path) -> str:
+    """A storage root that is not there yet, as `--root` takes it."""
+    return str(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium to look at pages with. Without one the test is skipped, in CI (`CI=true`) it fails."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    reason = "no chromium, chromium-browser or google-chrome in PATH; install one (Debian: apt-get install chromium)"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command left: exit code, stdout, stderr."""
+
+    command: str
+    code: int
+    stdout: str
+    stderr: str
+
+    def __str__(self) -> str:
+        return f"{self.command} -> exit {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The object that `--json` puts on the last line of stdout."""
+        value: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return value
+
+    def check_ok(self) -> CommandResult:
+        """The command ended with exit code 0."""
+        assert self.code == 0, str(self)
+        return self
+
+    def check_error(self, code: int, *parts: str) -> CommandResult:
+        """The command ended with `code`; stderr's last line is one `error: …` line with every part, no traceback."""
+        assert self.code == code, str(self)
+        assert "Traceback" not in self.stdout + self.stderr, str(self)
+        lines = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1 and self.stderr.rstrip().endswith(lines[0]), str(self)
+        for part in parts:
+            assert part in lines[0], f"{part!r} is not in {lines[0]!r}"
+        return self
+
+
+Cli = Callable[..., CommandResult]
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """Run `python -m MODULE ARGS…` as a user does, from the repository: `cli("jobs.generate", "--preset", "fashion")`.
+
+    Keyword arguments: `env`, variables laid over the test's own (None removes one); `timeout_s`, default 240.
+    """
+
+    def run(
+        module: str, *arguments: str, env: dict[str, str | None] | None = None, timeout_s: float = 240
+    ) -> CommandResult:
+        merged = {**os.environ, **(env or {})}
+        command = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env={name: value for name, value in merged.items() if value is not None},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return CommandResult(" ".join(command[1:]), done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+SaveModel = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def save_model() -> SaveModel:
+    """Write a Fashion-MNIST model as jobs.train leaves it, with random weights: `save_model(store, "real", seed=1)`.
+
+    Returns its directory. Keyword arguments lie over the manifest's identity.
+    """
+    from pipeline.core.classes import load_class_table
+    from pipeline.core.classifier import build_classifier, weights_to_bytes
+    from pipeline.core.config import TrainConfig
+
+    classes = load_class_table("fashion_mnist")
+
+    def save(store: Store, data: str, seed: int = 0, **identity: Any) -> str:
+        directory = f"models/{data[:2]}{seed:014x}"
+        train = TrainConfig.model_validate({"data": data, "seed": seed, "input_size": 32})
+        names = {"class_names": classes.names, "wnids": classes.wnids}
+        store.write_json(f"{directory}/config.json", {"train": train.model_dump(mode="json"), **names})
+        store.write_bytes(f"{directory}/model.safetensors", weights_to_bytes(build_classifier(train, len(classes))))
+        lines = [json.dumps({"epoch": e, "loss": 1 / e, "accuracy": 0.1 * e}) for e in (1, 2)]
+        store.write_bytes(f"{directory}/metrics.jsonl", "\n".join(lines).encode())
+        source = {"image_set": "ab" * 32} if data == "synthetic" else {"real": "fashion_mnist"}
+        whole = {"data": source, "images_per_class": 3, "classes": classes.hash, "train": {"seed": seed}, **identity}
+        store.write_json(f"{directory}/manifest.json", {"identity": whole, "seconds": 62.0, "images_per_s": 199.5})
+        return directory
+
+    return save

@@ -1,0 +1,94 @@
+"""Training augmentation and the scoring transform."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.core.augment import IMAGENET_MEAN, IMAGENET_STD, TrainAugmentation, eval_transform, resize_and_crop
+from pipeline.core.config import TrainConfig
+
+SETTINGS = TrainConfig(input_size=32, min_crop_scale=0.3, seed=4)
+
+
+def random_images(count: int, side: int = 32) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def in_0_1(inputs: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return inputs * std + mean
+
+
+def test_workers_parts_make_the_global_batch() -> None:
+    augment, images = TrainAugmentation(SETTINGS), random_images(8)
+    whole = augment(images, epoch=1, step=2)
+    parts = [augment(images[4 * rank : 4 * rank + 4], 1, 2, rank, num_workers=2) for rank in range(2)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("change", [{"epoch": 1}, {"step": 1}, {"seed": 5}])
+def test_draws_differ_by_epoch_step_and_seed(change: dict[str, int]) -> None:
+    images = random_images(4)
+    first = TrainAugmentation(SETTINGS)(images, epoch=0, step=0)
+    where = {"epoch": 0, "step": 0, **{k: v for k, v in change.items() if k != "seed"}}
+    other = TrainAugmentation(SETTINGS.model_copy(update={"seed": change.get("seed", 4)}))(images, **where)
+    assert not torch.equal(first, other)
+    assert torch.equal(first, TrainAugmentation(SETTINGS)(images, epoch=0, step=0))
+
+
+def test_draws_differ_between_the_images_of_a_batch() -> None:
+    same = random_images(1).expand(16, -1, -1, -1)
+    assert len({tuple(image.flatten().tolist()) for image in TrainAugmentation(SETTINGS)(same, 0, 0)}) == 16
+
+
+def test_global_random_state_is_left_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    TrainAugmentation(SETTINGS)(random_images(2), 0, 0)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_without_cropping_an_image_is_itself_or_its_mirror() -> None:
+    images = random_images(64)
+    augmented = TrainAugmentation(SETTINGS.model_copy(update={"min_crop_scale": 1.0}))(images, 0, 0)
+    plain = eval_transform(images, 32)
+    as_is = (augmented - plain).abs().amax((1, 2, 3)) < 1e-5
+    mirrored = (augmented - plain.flip(3)).abs().amax((1, 2, 3)) < 1e-5
+    # A crop of the whole area still draws its ratio: one that does not fit falls back to the whole image, one that
+    # rounds to a pixel less may fit.
+    assert (as_is | mirrored).float().mean() > 0.8
+    assert 0.25 < mirrored.float().mean() < 0.75
+
+
+def test_crop_keeps_at_least_the_given_share_and_reaches_it() -> None:
+    ramp = torch.arange(32, dtype=torch.uint8).view(1, 1, 32, 1).expand(256, 32, 32, 3)  # value = column
+    out = in_0_1(TrainAugmentation(SETTINGS)(ramp, 0, 0))[:, 0] * 255
+    widths = (out.amax((1, 2)) - out.amin((1, 2)) + 1) / 32
+    lower = (0.3 * 3 / 4) ** 0.5  # the narrowest crop of the smallest area
+    assert widths.min() > lower - 0.04
+    assert widths.min() < 0.62
+    assert widths.max() > 0.97
+
+
+def test_scoring_an_image_of_input_size_only_normalises() -> None:
+    images = random_images(3)
+    expected = images.permute(0, 3, 1, 2).float() / 255
+    torch.testing.assert_close(in_0_1(eval_transform(images, 32)), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (20, 20)])
+def test_resize_is_pils_bicubic_and_the_crop_is_central(height: int, width: int) -> None:
+    gradient = np.linspace(0, 255, height * width).reshape(height, width)
+    image = Image.fromarray(np.repeat(gradient[..., None], 3, axis=2).astype(np.uint8))
+    shorter = min(height, width)
+    size = (round(width * 32 / shorter), round(height * 32 / shorter))
+    left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
+    expected = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
+    tensor = torch.from_numpy(np.asarray(image).copy())[None].permute(0, 3, 1, 2).float() / 255
+    ours = resize_and_crop(tensor, 32)[0].permute(1, 2, 0) * 255
+    assert ours.shape == (32, 32, 3)
+    assert np.abs(ours.numpy() - np.asarray(expected, np.float32)).max() <= 1.5

@@ -1,0 +1,160 @@
+"""The network, its identity and its files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load as load_safetensors
+from torch import nn
+
+from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.classes import load_class_table
+from pipeline.core.classifier import (
+    CONFIG,
+    WEIGHTS,
+    WHERE_AND_HOW,
+    CosineLinear,
+    build_classifier,
+    load_classifier,
+    model_identity,
+    weights_to_bytes,
+)
+from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.recipe import Recipe
+
+SETTINGS = TrainConfig(input_size=32, temperature=0.1)
+
+
+def make_recipe(identity: str = "a") -> Recipe:
+    return Recipe({"x": identity}, identity * 64, load_class_table("fashion_mnist"), list(range(10)), "{{ c }}", [])
+
+
+def test_cosine_head_gives_cosines_over_temperature() -> None:
+    head = CosineLinear(8, 3, temperature=0.1)
+    features = torch.randn(5, 8)
+    cosines = torch.stack([torch.cosine_similarity(features, weight[None]) for weight in head.weight], dim=1)
+    torch.testing.assert_close(head(features), cosines / 0.1)
+
+
+def test_cosine_head_stays_in_float32_under_autocast() -> None:
+    head = CosineLinear(8, 3, temperature=0.1)
+    features = torch.randn(5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(features)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, head(features), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("head", ["cosine", "linear"])
+def test_seed_decides_the_initial_weights_and_nothing_else_does(head: str) -> None:
+    settings = TrainConfig(head=head, input_size=32, seed=1)
+    first = build_classifier(settings, 10).state_dict()
+    torch.rand(3)
+    again = build_classifier(settings, 10).state_dict()
+    other = build_classifier(settings.model_copy(update={"seed": 2}), 10).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
+    assert not torch.equal(first["fc.weight"], other["fc.weight"])
+
+
+def test_building_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    torch.manual_seed(5)
+    build_classifier(SETTINGS, 10)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_weights_load_strictly_into_torchvisions_resnet50() -> None:
+    network = torchvision.models.resnet50()
+    network.fc = nn.Linear(2048, 10, bias=False)
+    network.load_state_dict(load_safetensors(weights_to_bytes(build_classifier(SETTINGS, 10))), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 7),
+        ("seed", 3),
+        ("batch_size", 128),
+        ("learning_rate", 0.2),
+        ("min_crop_scale", 0.5),
+        ("head", "linear"),
+        ("temperature", 0.2),
+        ("mixed_precision", "bfloat16"),
+        ("input_size", 64),
+    ],
+)
+def test_what_moves_the_result_changes_the_identity(field: str, value: Any) -> None:
+    config = RunConfig()
+    changed = config.model_copy(update={"train": config.train.model_copy(update={field: value})})
+    assert model_identity(changed, make_recipe())[1] != model_identity(config, make_recipe())[1]
+
+
+def test_where_and_how_does_not_change_the_identity() -> None:
+    config = RunConfig()
+    changed = config.model_copy(
+        update={
+            "train": config.train.model_copy(
+                update={"num_workers": 4, "torch_threads": 3, "ingest": "stream", "device": "cuda", "max_failures": 0}
+            )
+        }
+    )
+    assert model_identity(changed, make_recipe()) == model_identity(config, make_recipe())
+    assert set(TrainConfig.model_fields) >= WHERE_AND_HOW
+
+
+def test_synthetic_model_depends_on_the_recipe_and_the_real_twin_does_not() -> None:
+    config = RunConfig()
+    real = config.model_copy(update={"train": config.train.model_copy(update={"data": "real"})})
+    assert model_identity(config, make_recipe("a"))[1] != model_identity(config, make_recipe("b"))[1]
+    assert model_identity(real, make_recipe("a"))[1] == model_identity(real, make_recipe("b"))[1]
+    assert model_identity(real, make_recipe("a"))[1] != model_identity(config, make_recipe("a"))[1]
+
+
+def test_number_of_images_and_class_table_are_in_the_identity() -> None:
+    config = RunConfig()
+    recipe = make_recipe()
+    fewer_classes = replace(recipe, classes=replace(recipe.classes, rows=recipe.classes.rows[:9]))
+    assert model_identity(config, fewer_classes)[1] != model_identity(config, recipe)[1]
+    more = config.model_copy(update={"images_per_class": 201})
+    assert model_identity(more, recipe)[1] != model_identity(config, recipe)[1]
+
+
+def publish(store: Store, weights: bytes) -> None:
+    names = {"class_names": ["shirt", "bag"], "wnids": ["n00000001", "n00000002"]}
+    store.write_bytes(f"models/x/{WEIGHTS}", weights)
+    store.write_json(f"models/x/{CONFIG}", {"train": SETTINGS.model_dump(mode="json"), **names})
+    store.write_json(f"models/x/{MANIFEST}", {"model": "x"})
+
+
+def test_saved_model_is_loaded_as_it_was(tmp_root: str) -> None:
+    store = Store.open(tmp_root)
+    network = build_classifier(SETTINGS, 2)
+    network(torch.rand(4, 3, 32, 32))  # moves the running statistics of the batch norms
+    publish(store, weights_to_bytes(network))
+    loaded = load_classifier(store, "models/x")
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images), network.eval()(images))
+    assert (loaded.train, loaded.class_names, loaded.manifest["model"]) == (SETTINGS, ["shirt", "bag"], "x")
+
+
+def test_unfinished_model_is_an_input_error(tmp_root: str) -> None:
+    store = Store.open(tmp_root)
+    store.write_bytes(f"models/x/{WEIGHTS}", b"")
+    with pytest.raises(InputError, match=r"jobs\.train"):
+        load_classifier(store, "models/x")
+
+
+@pytest.mark.parametrize("weights", [b"no weights", weights_to_bytes(build_classifier(SETTINGS, 3))[:1000]])
+def test_damaged_weights_are_a_work_error(tmp_root: str, weights: bytes) -> None:
+    store = Store.open(tmp_root)
+    publish(store, weights)
+    with pytest.raises(WorkError, match=r"model\.safetensors is damaged"):
+        load_classifier(store, "models/x")

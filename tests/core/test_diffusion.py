@@ -1,0 +1,132 @@
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.config import ModelConfig, RecipeConfig
+from pipeline.core.diffusion import DiffusionEngine
+from pipeline.core.errors import InputError
+from pipeline.core.model_source import EMBEDDED
+from tests.tiny_models import build_tiny_model
+
+PROMPTS = ["a bag", "a shirt", "a bag", "a shirt inside a barn", "a boot", "a bag inside a barn", "coat", "a dress"]
+SEEDS = [7, 1, 2**62 + 5, 3, 3, 12, 2**63 - 1, 0]
+
+
+def recipe(directory: Path, **values: object) -> RecipeConfig:
+    settings = {"model": ModelConfig(id=str(directory)), "width": 16, "height": 16, "num_inference_steps": 4, **values}
+    return RecipeConfig(**settings)
+
+
+def reference(directory: Path, settings: RecipeConfig, count: int, **load: object) -> list[np.ndarray]:
+    """The images of diffusers' own pipeline, called as its documentation says."""
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **load)
+    pipeline.set_progress_bar_config(disable=True)
+    output = pipeline(
+        PROMPTS[:count],
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in SEEDS[:count]],
+        num_inference_steps=settings.num_inference_steps,
+        guidance_scale=settings.guidance_scale,
+        negative_prompt=[settings.negative_prompt] * count if settings.negative_prompt else None,
+        width=settings.width,
+        height=settings.height,
+    )
+    return [np.asarray(image) for image in output.images]
+
+
+def pixels(engine: DiffusionEngine, count: int) -> list[np.ndarray]:
+    return [image.pixels for image in engine.generate(PROMPTS[:count], SEEDS[:count])]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("values", [{}, {"guidance_scale": 1.0}, {"negative_prompt": "a boot", "guidance_scale": 7.5}])
+def test_the_engine_gives_the_bits_of_the_pipeline_itself(tiny_model: Path, count: int, values: dict[str, object]):
+    settings = recipe(tiny_model, **values)
+    engine = DiffusionEngine(tiny_model, settings, count, "cpu")
+    for ours, theirs in zip(pixels(engine, count), reference(tiny_model, settings, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_the_shipped_generator_gives_the_bits_of_the_pipeline_itself(count: int):
+    settings = RecipeConfig()
+    engine = DiffusionEngine(EMBEDDED, settings, count, "cpu")
+    for ours, theirs in zip(pixels(engine, count), reference(EMBEDDED, settings, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_padded_batch_gives_the_images_of_a_full_one(tiny_model: Path):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
+    full, part = pixels(engine, 8), pixels(engine, 5)
+    assert len(part) == 5
+    for ours, theirs in zip(part, full[:5], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_seed_and_a_prompt_each_change_the_image(tiny_model: Path):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 1, "cpu")
+    image = engine.generate(["a bag"], [1])[0].pixels
+    assert image.shape == (16, 16, 3) and image.dtype == np.uint8
+    assert (image != engine.generate(["a bag"], [2])[0].pixels).any()
+    assert (image != engine.generate(["a boot"], [1])[0].pixels).any()
+
+
+def test_a_distinct_prompt_is_encoded_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 4, "cpu")
+    encoded = []
+    encode = engine._pipeline.encode_prompt
+
+    def spy(*arguments: object, **named: object) -> object:
+        encoded.append(named.get("prompt"))  # the pipeline itself calls this too, to pass our embeddings through
+        return encode(*arguments, **named)
+
+    monkeypatch.setattr(engine._pipeline, "encode_prompt", spy)
+    engine.generate(["a bag", "a boot", "a bag"], [1, 2, 3])
+    engine.generate(["a boot"], [4])
+    assert [prompt for prompt in encoded if prompt is not None] == ["a bag", "a boot"]
+
+
+@pytest.mark.parametrize(("threshold", "flagged"), [(-1.0, True), (1.0, False)])
+def test_the_safety_checker_of_a_model_is_heard(tmp_path: Path, threshold: float, flagged: bool):
+    directory = build_tiny_model(tmp_path / "model", flag_threshold=threshold)
+    image = DiffusionEngine(directory, recipe(directory), 1, "cpu").generate(["a bag"], [1])[0]
+    assert image.is_nsfw is flagged
+    assert bool(image.pixels.max() == 0) is flagged
+
+
+def test_the_safety_checker_can_be_turned_off(tmp_path: Path):
+    directory = build_tiny_model(tmp_path / "model", flag_threshold=-1)
+    engine = DiffusionEngine(directory, recipe(directory, safety_checker=False), 1, "cpu")
+    image = engine.generate(["a bag"], [1])[0]
+    assert not image.is_nsfw and image.pixels.max() > 0
+
+
+def test_another_scheduler_gives_other_images(tiny_model: Path):
+    images = [
+        DiffusionEngine(tiny_model, recipe(tiny_model, scheduler=name), 1, "cpu")
+        .generate(["a bag"], [1])[0]
+        .pixels
+        for name in ("default", "DDIMScheduler")
+    ]
+    assert (images[0] != images[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scheduler": "NoSuchScheduler"}, "no scheduler of diffusers"),
+        ({"scheduler": "DiffusionPipeline"}, "no scheduler of diffusers"),
+        ({"model": ModelConfig(variant="fp16")}, "cannot be loaded"),
+    ],
+)
+def test_a_wrong_setting_is_an_input_error(tiny_model: Path, values: dict[str, object], message: str):
+    with pytest.raises(InputError, match=message):
+        DiffusionEngine(tiny_model, recipe(tiny_model, **values), 1, "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_cuda_without_a_gpu_is_an_error_and_no_fallback(tiny_model: Path):
+    with pytest.raises(InputError, match="sees no GPU"):
+        DiffusionEngine(tiny_model, recipe(tiny_model), 1, "cuda")

@@ -1,0 +1,66 @@
+"""Batches from memory, and what cannot be cut into batches."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.config import TrainConfig
+from pipeline.core.errors import InputError
+from pipeline.core.image_batches import MemoryBatches, check_batches
+
+
+def batches(count: int = 23, batch_size: int = 6, rank: int = 0, num_workers: int = 1, seed: int = 0) -> MemoryBatches:
+    images = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    images.flags.writeable = False  # as from Ray's object store
+    return MemoryBatches(images, np.arange(count), seed, batch_size, rank, num_workers)
+
+
+def labels_of(source: MemoryBatches, epoch: int) -> list[list[int]]:
+    return [labels.tolist() for _, labels in source.epoch(epoch)]
+
+
+def test_an_epoch_holds_each_image_at_most_once_and_drops_the_rest() -> None:
+    seen = [label for batch in labels_of(batches(), 0) for label in batch]
+    assert len(seen) == len(set(seen)) == 18
+    assert batches().steps_per_epoch == 3
+
+
+def test_order_is_new_in_each_epoch_and_the_same_when_asked_again() -> None:
+    assert labels_of(batches(), 0) == labels_of(batches(), 0)
+    assert labels_of(batches(), 0) != labels_of(batches(), 1)
+    assert labels_of(batches(), 0) != labels_of(batches(seed=1), 0)
+
+
+def test_images_come_with_their_labels() -> None:
+    for images, labels in batches().epoch(0):
+        assert images.dtype == torch.uint8
+        assert images[:, 0, 0, 0].tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_global_batches_do_not_depend_on_the_number_of_workers(num_workers: int) -> None:
+    parts = [labels_of(batches(rank=rank, num_workers=num_workers), 3) for rank in range(num_workers)]
+    joined = [functools.reduce(operator.iadd, (part[step] for part in parts), []) for step in range(3)]
+    assert joined == labels_of(batches(), 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_images", "message"),
+    [
+        (TrainConfig(batch_size=9, num_workers=2), 100, "cannot be shared equally by 2 workers"),
+        (TrainConfig(batch_size=2, num_workers=2), 100, "leaves one image to each of 2 workers"),
+        (TrainConfig(batch_size=64, num_workers=2), 63, "larger than the 63 training images"),
+    ],
+)
+def test_impossible_batches_are_input_errors(settings: TrainConfig, num_images: int, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_batches(settings, num_images)
+
+
+def test_possible_batches_pass() -> None:
+    check_batches(TrainConfig(batch_size=64, num_workers=2), 64)

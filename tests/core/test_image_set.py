@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import GenerateConfig, ModelConfig, RecipeConfig, RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.image_set import (
+    IDENTITY,
+    ShardSummary,
+    claim_image_set,
+    prefix_shards,
+    published_shards,
+    read_summary,
+    set_totals,
+    shard_path,
+)
+from pipeline.core.recipe import Recipe, resolve_recipe
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def config(tiny_model: Path) -> RunConfig:
+    return RunConfig(recipe=RecipeConfig(model=ModelConfig(id=str(tiny_model))), generate=GenerateConfig(shard_size=25))
+
+
+@pytest.fixture
+def recipe(config: RunConfig) -> Recipe:
+    return resolve_recipe(config)
+
+
+def summary(shard: int = 0, **values: object) -> ShardSummary:
+    defaults = {"row_start": 0, "rows": 10, "counts": {"ok": 10}, "reasons": {}, "rows_sha256": f"{shard}"}
+    return ShardSummary(**{"shard": shard, "started": 0.0, "finished": 1.0, **defaults, **values})
+
+
+def test_the_ledger_is_what_is_published_under_fixed_names(store: Store):
+    for name in ("shard-000003.parquet", "shard-1234567.parquet", ".shard-000004.parquet.x.tmp", "notes.txt"):
+        store.write_bytes(f"images/a/shards/{name}", b"x")
+    assert published_shards(store, "images/a") == {3, 1234567}
+    assert store.exists(shard_path("images/a", 3))
+
+
+def test_a_set_keeps_the_shapes_it_was_begun_with(store: Store, config: RunConfig, recipe: Recipe):
+    claim_image_set(config, recipe, store)
+    claim_image_set(config, recipe, store)
+    other = config.model_copy(update={"generate": GenerateConfig(shard_size=50)})
+    with pytest.raises(InputError, match=r"shard_size 25, .* 50; give --set generate.shard_size=25"):
+        claim_image_set(other, recipe, store)
+
+
+def test_a_folder_of_another_recipe_is_left_alone(store: Store, config: RunConfig, recipe: Recipe):
+    store.write_json(f"{recipe.images_dir}/{IDENTITY}", {"recipe_hash": "f" * 64})
+    with pytest.raises(WorkError, match="belongs to recipe ffff"):
+        claim_image_set(config, recipe, store)
+
+
+def test_a_prefix_names_just_the_shards_it_needs(store: Store, config: RunConfig, recipe: Recipe):
+    claim_image_set(config, recipe, store)
+    for shard in range(4):
+        store.write_bytes(shard_path(recipe.images_dir, shard), b"x")
+    assert prefix_shards(store, recipe, 6) == ([0, 1, 2], 25)  # 60 rows
+
+
+def test_a_set_that_is_missing_or_small_says_what_to_run(store: Store, config: RunConfig, recipe: Recipe):
+    with pytest.raises(InputError, match=r"run `python -m jobs.generate`"):
+        prefix_shards(store, recipe, 1)
+    claim_image_set(config, recipe, store)
+    store.write_bytes(shard_path(recipe.images_dir, 1), b"x")
+    with pytest.raises(InputError, match=r"lacks 1 of the 2 shards .* --images-per-class 5"):
+        prefix_shards(store, recipe, 5)
+
+
+def test_totals_add_up():
+    made = [summary(0), summary(1, counts={"ok": 7, "failed": 2, "nsfw": 1}, reasons={"boom": 2})]
+    totals = set_totals(made)
+    assert (totals["rows"], totals["ok"], totals["failed"]) == (20, 17, 2)
+    assert totals["counts"] == {"failed": 2, "nsfw": 1, "ok": 17} and totals["failure_reasons"] == {"boom": 2}
+
+
+def test_the_content_hash_depends_on_rows_and_order_alone():
+    first = set_totals([summary(0), summary(1)])["set_sha256"]
+    assert first == set_totals([summary(0, finished=9.0), summary(1, started=5.0)])["set_sha256"]
+    assert first != set_totals([summary(1), summary(0)])["set_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "seconds"),
+    [([(0, 10), (0, 10)], 10), ([(0, 10), (5, 12)], 12), ([(0, 4), (100, 106)], 10), ([(0, 10), (2, 3)], 10)],
+)
+def test_seconds_are_the_time_in_which_anything_was_made(intervals: list[tuple[float, float]], seconds: float):
+    totals = set_totals([summary(i, started=a, finished=b) for i, (a, b) in enumerate(intervals)])
+    assert totals["seconds"] == seconds and totals["images_per_s"] == 20 / seconds
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1 torn", b"\0" * 500])
+def test_a_damaged_shard_is_named(store: Store, data: bytes):
+    store.write_bytes(shard_path("images/a", 2), data)
+    with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .* jobs.generate"):
+        read_summary(store, "images/a", 2)

@@ -1,0 +1,41 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.core.plots import MAX_NAME_LENGTH, confusion_png, curves_png, plain_label
+
+
+def size(data: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return image.size
+
+
+@pytest.mark.parametrize("count", [2, 10, 100])
+def test_confusion_of_any_number_of_classes(count: int):
+    data = confusion_png(np.eye(count, dtype=np.int64) * 5, [f"class {i}" for i in range(count)])
+    assert min(size(data)) > 300 and len(data) < 300_000
+
+
+def test_names_are_text_and_never_formulas():
+    names = ["$\\frac{1}", "a_b^c", "<script>", "x\ny\x00", "日本", "$"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert size(confusion_png(np.eye(6, dtype=np.int64), names))
+
+
+def test_a_class_without_images_is_drawn():
+    assert size(confusion_png(np.zeros((3, 3), np.int64), ["a", "b", "c"]))
+
+
+def test_curves_of_both_twins():
+    epochs = [{"epoch": e, "loss": 1 / e, "accuracy": 0.1 * e} for e in range(1, 6)]
+    assert size(curves_png([("synthetic", epochs), ("real", epochs), ("real", epochs)]))
+
+
+def test_long_names_are_cut():
+    assert plain_label("short") == "short"
+    assert len(plain_label("x" * 100)) == MAX_NAME_LENGTH

@@ -1,0 +1,122 @@
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import GenerateConfig, ModelConfig, RecipeConfig, RunConfig
+from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
+from pipeline.core.image_set import read_summary, shard_path
+from pipeline.core.recipe import resolve_recipe
+from pipeline.core.schema import IMAGE_SCHEMA
+from pipeline.core.shard_maker import ShardMaker
+from pipeline.stages.prompts import ensure_prompt_table
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "runs"))
+
+
+@pytest.fixture
+def maker(tiny_model: Path, store: Store) -> ShardMaker:
+    config = RunConfig(
+        images_per_class=3,
+        recipe=RecipeConfig(
+            template="c, h_c inside b",
+            model=ModelConfig(id=str(tiny_model)),
+            width=16,
+            height=16,
+            num_inference_steps=2,
+        ),
+        generate=GenerateConfig(shard_size=12, batch_size=5),
+    )
+    recipe = resolve_recipe(config)
+    parts = ensure_prompt_table(config, recipe, store)["parts"]
+    return ShardMaker(config, store, recipe.prompts_dir, parts, "images/x")
+
+
+def rows_of(store: Store, shard: int) -> list[dict]:
+    file_system, path = store.filesystem(shard_path("images/x", shard))
+    return pq.read_table(path, filesystem=file_system).to_pylist()
+
+
+def test_a_shard_holds_its_prompts_with_decodable_images(maker: ShardMaker, store: Store):
+    maker.make(1)
+    rows = rows_of(store, 1)
+    prompts = maker.prompt_rows(1)
+    assert [{name: row[name] for name in prompts[0]} for row in rows] == prompts
+    for row in rows:
+        assert row["sha256"] == hashlib.sha256(row["image"]["bytes"]).hexdigest()
+        assert Image.open(io.BytesIO(row["image"]["bytes"])).size == (row["width"], row["height"]) == (16, 16)
+
+
+def test_the_file_has_the_declared_schema_and_an_image_feature(maker: ShardMaker, store: Store):
+    maker.make(0)
+    file_system, path = store.filesystem(shard_path("images/x", 0))
+    schema = pq.read_schema(path, filesystem=file_system)
+    assert schema.equals(IMAGE_SCHEMA) and b'"_type": "Image"' in schema.metadata[b"huggingface"]
+
+
+def test_an_image_does_not_depend_on_the_rows_around_it(maker: ShardMaker, store: Store, tiny_model: Path):
+    maker.make(0)
+    for row in rows_of(store, 0)[3:7]:  # across the edge of two batches
+        alone = maker.engine.generate([row["prompt"]], [row["seed"]])[0].pixels
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))), alone)
+
+
+def test_the_footer_says_what_the_rows_are(maker: ShardMaker, store: Store):
+    returned = maker.make(1)
+    read = read_summary(store, "images/x", 1)
+    assert read == returned
+    assert (read.shard, read.row_start, read.rows, read.counts) == (1, 12, 12, {"ok": 12})
+
+
+def test_making_a_shard_again_gives_the_same_rows(maker: ShardMaker):
+    assert maker.make(0).rows_sha256 == maker.make(0).rows_sha256 != maker.make(1).rows_sha256
+
+
+def test_a_row_that_fails_stays_a_row_and_spoils_no_other(
+    maker: ShardMaker, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    bad = maker.prompt_rows(0)[2]["seed"]
+    generate = DiffusionEngine.generate
+
+    def broken(engine: DiffusionEngine, prompts: list[str], seeds: list[int]) -> list[GeneratedImage]:
+        if bad in seeds:
+            raise RuntimeError("no such\ncolour")
+        return generate(engine, prompts, seeds)
+
+    good = maker.make(0)
+    reference = rows_of(store, 0)
+    monkeypatch.setattr(DiffusionEngine, "generate", broken)
+    summary = maker.make(0)
+    rows = rows_of(store, 0)
+    assert summary.counts == {"ok": 11, "failed": 1} and summary.reasons == {"RuntimeError: no such colour": 1}
+    assert (rows[2]["status"], rows[2]["image"], rows[2]["sha256"]) == ("failed", None, None)
+    assert [r["sha256"] for r in rows if r["status"] == "ok"] == [
+        r["sha256"] for i, r in enumerate(reference) if i != 2
+    ]
+    assert summary.rows_sha256 != good.rows_sha256
+
+
+@pytest.mark.parametrize(
+    ("image", "status"),
+    [
+        (GeneratedImage(PIXELS, is_nsfw=False), "ok"),
+        (GeneratedImage(np.zeros((16, 16, 3), np.uint8), is_nsfw=True), "nsfw"),
+        (GeneratedImage(np.zeros((16, 16, 3), np.uint8), is_nsfw=False), "blank"),
+    ],
+)
+def test_flagged_and_blank_images_are_told_apart(
+    maker: ShardMaker, monkeypatch: pytest.MonkeyPatch, image: GeneratedImage, status: str
+):
+    monkeypatch.setattr(DiffusionEngine, "generate", lambda engine, prompts, seeds: [image] * len(prompts))
+    summary = maker.make(0)
+    assert summary.counts == {status: 12} and summary.reasons == {}

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.config_loading import load_config
+from pipeline.core.errors import InputError
+from pipeline.core.study_plan import StudyConfig, load_study, plan_study, study_names
+
+BASE = load_config("fashion")
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_that_ships_plans(name: str) -> None:
+    assert plan_study(load_study(name), BASE).cells
+
+
+def test_the_fashion_study_asks_for_the_issue_s_cells_once_each() -> None:
+    plan = plan_study(load_study("fashion"), BASE)
+    synthetic = [cell for cell in plan.cells if not cell.is_real]
+    seen = {(c.config.recipe.guidance_scale, c.config.recipe.template, c.config.images_per_class) for c in synthetic}
+    templates = ["c", "c, h_c", "c, d_c", "c, h_c inside b"]
+    assert seen == (
+        {(guidance, "c, h_c", 200) for guidance in (1, 2, 4, 7.5)}
+        | {(2, template, 200) for template in templates}
+        | {(2, "c, h_c", size) for size in (200, 800, 2000)}
+    )
+    assert len(synthetic) == 9  # 4 + 4 + 3, of which guidance 2 x "c, h_c" x 1x is shared by all three axes
+    assert [c.config.images_per_class for c in plan.cells if c.is_real] == [200, 800, 2000]
+    assert len(plan.trials()) == 12 * 3 and plan.seeds == (0, 1, 2)
+
+
+def test_images_are_made_once_per_recipe_with_the_most_any_cell_wants() -> None:
+    sets = plan_study(load_study("fashion"), BASE).image_sets()
+    sizes = {(run.recipe.template, run.recipe.guidance_scale): run.images_per_class for run in sets}
+    assert len(sizes) == len(sets) == 7 and sizes.pop(("c, h_c", 2)) == 2000 and set(sizes.values()) == {200}
+
+
+def test_a_twin_has_the_size_and_the_length_of_its_cell() -> None:
+    plan = plan_study(load_study("fashion"), BASE)
+    for cell in plan.cells:
+        twin = plan.twin_of(cell)
+        assert twin.config.train.data == "real"
+        assert twin.config.images_per_class == cell.config.images_per_class
+        assert twin.config.train.epochs == cell.config.train.epochs
+
+
+def test_seeds_change_the_seed_only() -> None:
+    cell = plan_study(load_study("fashion"), BASE).cells[0]
+    changed = cell.trial(2)
+    assert changed.train.seed == 2 and changed.recipe == cell.config.recipe
+    assert changed.train.model_copy(update={"seed": 0}) == cell.config.train
+
+
+def test_only_keeps_one_axis_and_its_twins() -> None:
+    plan = plan_study(load_study("fashion"), BASE, ["guidance"])
+    assert set(plan.axes) == {"guidance", "real"} and len(plan.cells) == 5
+
+
+def test_words_of_a_cell_win_over_the_length_of_its_size() -> None:
+    study = StudyConfig(lengths={200: ["train.epochs=9"]}, axes={"epochs": {"own": ["train.epochs=3"], "kept": []}})
+    plan = plan_study(study, BASE)
+    assert {cell.name: cell.config.train.epochs for cell in plan.cells} == {
+        "epochs=own": 3, "epochs=kept": 9, "real=200 per class": 9,
+    }  # fmt: skip
+
+
+def test_an_axis_keeps_the_order_of_the_file() -> None:
+    study = load_study("fashion")
+    plan = plan_study(study, BASE)
+    for axis, settings in study.axes.items():
+        assert [label for label, _ in plan.axes[axis]] == list(settings)
+
+
+def test_small_cells_come_first() -> None:
+    sizes = [cell.config.images_per_class for cell in plan_study(load_study("fashion"), BASE).cells]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("axes: {}", "axes"),
+        ("seeds: []\naxes: {a: {x: []}}", "seeds"),
+        ("sedes: [1]\naxes: {a: {x: []}}", "did you mean 'seeds'"),
+        ("axes: {real: {x: []}}", "made by itself"),
+        ("axes: {a: {x: [train.epoch=3]}}", "did you mean 'epochs'"),
+        ("axes: {a: {x: [train.epochs=0]}}", "train.epochs"),
+        ("axes: {a: {x: train.epochs=3}}", "axes.a.x"),
+    ],
+)
+def test_a_wrong_study_is_an_input_error(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        plan_study(load_study(str(tmp_path / "s.yaml")), BASE)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_study_or_axis_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'fashion'"):
+        load_study("fashoin")
+    with pytest.raises(InputError, match="did you mean 'guidance'"):
+        plan_study(load_study("fashion"), BASE, ["guidence"])

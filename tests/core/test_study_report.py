@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+
+import pytest
+from PIL import Image
+
+from pipeline.core.config_loading import load_config
+from pipeline.core.study_plan import StudyPlan, load_study, plan_study
+from pipeline.core.study_report import Top1, lines, markdown, mean_std, plot_png, to_csv
+
+
+@pytest.fixture
+def plan() -> StudyPlan:
+    return plan_study(load_study("fashion"), load_config("fashion"))
+
+
+@pytest.fixture
+def top1(plan: StudyPlan) -> Top1:
+    """Made-up accuracies, all different."""
+    return {(cell, seed): 0.7 + 0.01 * i + 0.001 * seed for i, cell in enumerate(plan.cells) for seed in plan.seeds}
+
+
+def test_a_complete_table_has_every_mean_spread_and_gap(plan: StudyPlan, top1: Top1) -> None:
+    table = lines(plan, top1, 10)
+    assert len(table) == 4 + 4 + 3 + 3
+    for line in table:
+        values = [top1[line.cell, seed] for seed in plan.seeds]
+        assert line.top1 == tuple(values)
+        if not line.cell.is_real:
+            twin = [top1[plan.twin_of(line.cell), seed] for seed in plan.seeds]
+            assert line.gap == pytest.approx(statistics.fmean(twin) - statistics.fmean(values))
+    text = markdown(table, 3, "Fashion")
+    assert "Incomplete" not in text and "not yet" not in text and "seeds)" not in text
+    assert "| 1x | 2,000 | c, h_c | 2 | 20 |" in text and "| 10x | 20,000 | c, h_c | 2 | 6 |" in text
+
+
+def test_a_table_of_half_a_study_says_so(plan: StudyPlan, top1: Top1) -> None:
+    first = plan.cells[0]
+    half = {key: value for key, value in top1.items() if key == (first, 0)}
+    text = markdown(lines(plan, half, 10), 3, "Fashion")
+    assert "**Incomplete:** 41 results are missing" in text  # 14 lines x 3 seeds, one of them done
+    assert "(1 of 3 seeds)" in text and "not yet" in text
+
+
+def test_the_csv_holds_the_same_numbers(plan: StudyPlan, top1: Top1) -> None:
+    table = lines(plan, top1, 10)
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert len(rows) == len(table)
+    for row, line in zip(rows, table, strict=True):
+        assert float(row["top1_mean"]) == pytest.approx(statistics.fmean(line.top1), abs=1e-6)
+        assert float(row["top1_std"]) == pytest.approx(statistics.stdev(line.top1), abs=1e-6)
+        assert row["gap"] == ("" if line.gap is None else f"{line.gap:.6f}")
+
+
+def test_nothing_done_is_a_table_without_numbers(plan: StudyPlan) -> None:
+    table = lines(plan, {}, 10)
+    assert all(row["top1_mean"] == row["gap"] == "" for row in csv.DictReader(io.StringIO(to_csv(table))))
+    assert Image.open(io.BytesIO(plot_png(table, "Empty"))).size[0] > 1000
+
+
+def test_a_spread_needs_two_values() -> None:
+    assert mean_std([]) == (None, None)
+    assert mean_std([0.5]) == (0.5, None)
+    assert mean_std([0.4, 0.6]) == (pytest.approx(0.5), pytest.approx(0.02**0.5))
+
+
+def test_the_plot_is_the_same_for_the_same_numbers_and_another_for_others(plan: StudyPlan, top1: Top1) -> None:
+    table = lines(plan, top1, 10)
+    assert plot_png(table, "Fashion") == plot_png(table, "Fashion")
+    assert plot_png(table, "Fashion") != plot_png(lines(plan, {k: v - 0.1 for k, v in top1.items()}, 10), "Fashion")

@@ -1,0 +1,62 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from pipeline.core.errors import InputError
+from pipeline.core.metrics import ScoreSums
+from pipeline.core.verdict import ScoredModel, check_comparable, verdict
+
+
+def model(group: str, seed: int, num_right: int) -> ScoredModel:
+    """A model of 3 classes, right on the first `num_right` of 30 images."""
+    labels = torch.arange(30) % 3
+    taken = torch.where(torch.arange(30) < num_right, labels, (labels + 1) % 3)
+    sums = ScoreSums(3, 15)
+    sums.add(torch.nn.functional.one_hot(taken, 3).float(), labels)
+    return ScoredModel(f"{group}-{seed}", group, seed, 60, sums.result())
+
+
+def test_twins_with_two_seeds():
+    found = verdict([model("real", 0, 24), model("synthetic", 0, 18), model("synthetic", 1, 21)], 3)
+    synthetic, real = found["groups"]["synthetic"], found["groups"]["real"]
+    assert list(found["groups"]) == ["synthetic", "real"]
+    assert synthetic["top1_mean"] == pytest.approx(0.65)
+    assert synthetic["top1_std"] == pytest.approx(0.05 * 2**0.5)
+    assert (real["top1_mean"], real["top1_std"]) == (0.8, None)
+    assert found["gap"]["top1"] == pytest.approx(0.15)
+    assert found["top_k"] == 3 and synthetic["training_images"] == 60
+    assert [m["top1_correct"] for m in synthetic["models"]] == [18, 21]
+    assert synthetic["per_class_mean"] == pytest.approx([0.65, 0.65, 0.65])
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_one_twin_alone_has_no_gap():
+    assert verdict([model("synthetic", 0, 3)], 3)["gap"] is None
+
+
+IDENTITY = {"data": {"image_set": "a"}, "images_per_class": 2, "classes": "c", "train": {"seed": 0, "epochs": 5}}
+
+
+def changed(**changes) -> dict:
+    identity = copy.deepcopy(IDENTITY)
+    identity["train"] |= changes.pop("train", {})
+    return {**identity, **changes}
+
+
+def test_seeds_and_a_real_twin_are_comparable():
+    check_comparable({"a": IDENTITY, "b": changed(train={"seed": 1}), "c": changed(data={"real": "fashion_mnist"})})
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (changed(train={"epochs": 6}), "more than seed and data"),
+        (changed(images_per_class=3), "more than seed and data"),
+        (changed(data={"image_set": "b"}), "different image sets"),
+    ],
+)
+def test_models_that_differ_in_more_are_refused(other: dict, words: str):
+    with pytest.raises(InputError, match=f"one and two .*{words}"):
+        check_comparable({"one": IDENTITY, "two": other})

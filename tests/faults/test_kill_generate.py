@@ -1,0 +1,102 @@
+"""Real processes, really killed: a set that was interrupted ends with the rows of an undisturbed one."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.image_set import published_shards
+from tests.conftest import REPOSITORY, Cli
+
+SHARDS = 24
+
+
+def arguments(model: Path, root: Path) -> list[str]:
+    settings = {
+        "recipe.model.id": model,
+        "recipe.width": 16,
+        "recipe.height": 16,
+        "recipe.num_inference_steps": 60,
+        "generate.shard_size": 10,
+        "generate.batch_size": 5,
+        "tracking.enabled": "false",
+    }
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return ["--preset", "fashion", "--images-per-class", str(SHARDS), "--root", str(root), "--json", *sets]
+
+
+def start(model: Path, root: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "jobs.generate", *arguments(model, root)]
+    log = open(root.with_suffix(".log"), "wb")  # noqa: SIM115 - lives as long as the process
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+
+
+def wait_for_shards(process: subprocess.Popen[bytes], root: Path, count: int) -> set[int]:
+    """The shards published once there are `count`."""
+    store = Store.open(str(root))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, root.with_suffix(".log").read_text()
+        sets = list((root / "images").glob("*")) if (root / "images").exists() else []
+        if sets and len(done := published_shards(store, f"images/{sets[0].name}")) >= count:
+            return done
+        time.sleep(0.02)
+    pytest.fail(f"only slow progress: {root.with_suffix('.log').read_text()}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The content hash of a run that nobody kills."""
+    root = tmp_path_factory.mktemp("undisturbed") / "runs"
+    process = start(tiny_model, root)
+    assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
+    return finished_hash(root)
+
+
+def finished_hash(root: Path) -> str:
+    import json
+
+    lines = [line for line in root.with_suffix(".log").read_text().splitlines() if line.startswith("{")]
+    summary = json.loads(lines[-1])
+    assert summary["rows"] == summary["ok"] == SHARDS * 10
+    return str(summary["set_sha256"])
+
+
+def test_a_killed_driver_costs_only_the_shards_in_the_making(
+    tiny_model: Path, tmp_path: Path, undisturbed: str, cli: Cli
+):
+    root = tmp_path / "runs"
+    seed = random.SystemRandom().randrange(1000)
+    print(f"random seed {seed}")
+    process = start(tiny_model, root)
+    wait_for_shards(process, root, random.Random(seed).randint(1, SHARDS // 2))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(2)  # workers that outlive their driver may still publish: the same rows under the same name
+    (images,) = (root / "images").glob("*")
+    published = {path: path.stat().st_mtime_ns for path in images.glob("shards/shard-*")}
+    assert published and len(published) < SHARDS
+
+    again = cli("jobs.generate", *arguments(tiny_model, root)).check_ok().json
+    assert again["set_sha256"] == undisturbed
+    assert again["images_made"] == (SHARDS - len(published)) * 10
+    assert {path: path.stat().st_mtime_ns for path in published} == published
+    assert len(list(images.glob("shards/*"))) == SHARDS
+
+
+def test_a_killed_actor_loses_and_doubles_nothing(tiny_model: Path, tmp_path: Path, undisturbed: str):
+    root = tmp_path / "runs"
+    process = start(tiny_model, root)
+    wait_for_shards(process, root, 2)
+    actors = [p for p in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+    assert len(actors) == 2
+    actors[0].send_signal(signal.SIGKILL)
+    assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
+    assert finished_hash(root) == undisturbed

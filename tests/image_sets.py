@@ -1,0 +1,87 @@
+"""Image sets for tests of training: real Fashion-MNIST pictures in the place of generated ones, to be learnt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.datasets import as_rgb32, load_fashion_mnist
+from pipeline.core.identity import noise_seed, num_shards, row_image_id, split_image_id
+from pipeline.core.image_set import claim_image_set, shard_path
+from pipeline.core.images import encode_image, pixel_std
+from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.schema import OK
+from pipeline.core.shard_maker import shard_bytes, summarize
+
+NO_MODEL = {"id": "nobody/nothing", "revision": "a" * 40}
+"""A recipe may name a pinned hub model that is never fetched."""
+Change = Callable[[int, dict[str, Any]], dict[str, Any]]
+
+
+def small_config(images_per_class: int = 8, shard_size: int = 30, **train: Any) -> RunConfig:
+    """Fashion-MNIST at 32x32 without MLflow; `train` lies over settings that end in seconds."""
+    settings = {"input_size": 32, "batch_size": 16, "epochs": 2, "warmup_epochs": 1, "min_crop_scale": 0.8, **train}
+    return RunConfig.model_validate(
+        {
+            "images_per_class": images_per_class,
+            "recipe": {"model": NO_MODEL},
+            "generate": {"shard_size": shard_size},
+            "train": settings,
+            "tracking": {"enabled": False},
+        }
+    )
+
+
+def write_image_set(config: RunConfig, store: Store, change: Change = lambda _row, row: row) -> Recipe:
+    """Publish the shards of a config's image set; `change(row number, row)` may spoil rows. The set's recipe."""
+    recipe = resolve_recipe(config)
+    claim_image_set(config, recipe, store)
+    size = config.generate.shard_size
+    pictures = pictures_by_class()
+    for shard in range(num_shards(len(recipe.classes), config.images_per_class, size)):
+        numbers = range(shard * size, (shard + 1) * size)
+        rows = [change(number, make_row(recipe, number, pictures, config)) for number in numbers]
+        data = shard_bytes(rows, summarize(shard, shard * size, rows, time.time()))
+        store.write_bytes(shard_path(recipe.images_dir, shard), data)
+    return recipe
+
+
+def pictures_by_class() -> Mapping[int, NDArray[np.uint8]]:
+    """Real training images uint8 [6000, 28, 28] of each class."""
+    images, labels = load_fashion_mnist(None, "train")
+    return {label: images[labels == label] for label in range(10)}
+
+
+def make_row(
+    recipe: Recipe, number: int, pictures: Mapping[int, NDArray[np.uint8]], config: RunConfig
+) -> dict[str, Any]:
+    """One row of a shard, as `pipeline.core.shard_maker` makes it."""
+    identifier = row_image_id(number, recipe.permutation)
+    class_index, index = split_image_id(identifier)
+    pixels = as_rgb32(pictures[class_index][index : index + 1])[0]
+    data = encode_image(pixels, config.recipe)
+    return {
+        "image_id": identifier,
+        "class_index": class_index,
+        "class_name": recipe.classes.names[class_index],
+        "wnid": recipe.classes.wnids[class_index],
+        "prompt": "a picture",
+        "background": None,
+        "seed": noise_seed(recipe.hash, identifier),
+        "token_count": 4,
+        "truncated": False,
+        "image": {"bytes": data, "path": None},
+        "status": OK,
+        "reason": None,
+        "width": 32,
+        "height": 32,
+        "sha256": "0" * 64,
+        "pixel_std": pixel_std(pixels),
+        "seconds": 0.1,
+    }

@@ -1,0 +1,173 @@
+import io
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.core.artifact import Store
+from pipeline.core.augment import eval_transform
+from pipeline.core.classes import load_class_table
+from pipeline.core.classifier import build_classifier
+from pipeline.core.config import EvaluateConfig, RunConfig, TrackingConfig, TrainConfig
+from pipeline.core.errors import InputError
+from pipeline.core.identity import image_id
+from pipeline.core.schema import IMAGE_SCHEMA
+from pipeline.stages.evaluate import evaluate
+
+CLASSES = load_class_table("fashion_mnist")
+RECIPE_HASH = "ab" * 32
+IMAGES_DIR = f"images/{RECIPE_HASH[:16]}"
+PER_CLASS = 3
+
+
+def png(value: int, size: int = 32) -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(value).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def test_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three images of each class."""
+    root = tmp_path_factory.mktemp("real")
+    for label, wnid in enumerate(CLASSES.wnids):
+        (root / wnid).mkdir()
+        for number in range(3):
+            (root / wnid / f"{number}.png").write_bytes(png(10 * label + number, 36))
+    return root
+
+
+def save_images(store: Store) -> None:
+    """An image set as jobs.generate leaves it; its first row failed."""
+    rows = []
+    for index in range(PER_CLASS):
+        for label, row in enumerate(CLASSES.rows):
+            good = (label, index) != (0, 0)
+            known = {"image_id": image_id(label, index), "class_index": label, "class_name": row["class_name"]}
+            text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "background": None, "seed": 77 + index}
+            done = {"status": "ok" if good else "failed", "reason": None if good else "no", "seconds": 0.1}
+            image = {"bytes": png(index) if good else None, "path": None}
+            rows.append({**known, **text, **done, "token_count": 5, "truncated": False, "image": image})
+    filled = [{**dict.fromkeys(IMAGE_SCHEMA.names), **row} for row in rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(filled, schema=IMAGE_SCHEMA), sink)
+    store.write_bytes(f"{IMAGES_DIR}/shards/shard-000000.parquet", sink.getvalue().to_pybytes())
+    store.write_json(f"{IMAGES_DIR}/manifest.json", {"rows": len(rows), "seconds": 3.0, "images_per_s": 10.0})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.open(str(tmp_path_factory.mktemp("root")))
+    save_images(store)
+    return store
+
+
+@pytest.fixture(scope="module")
+def models(store: Store, save_model) -> dict[str, list[str]]:
+    return {
+        "synthetic": [save_model(store, "synthetic", seed) for seed in (0, 1)],
+        "real": [save_model(store, "real", 0)],
+    }
+
+
+def config(test_folder: Path, enabled: bool = False, **evaluate_settings) -> RunConfig:
+    settings = EvaluateConfig(test_set=str(test_folder), batch_size=8, torch_threads=1, **evaluate_settings)
+    return RunConfig(evaluate=settings, tracking=TrackingConfig(enabled=enabled))
+
+
+@pytest.fixture(scope="module")
+def manifest(store: Store, models, test_folder: Path) -> dict:
+    return evaluate(config(test_folder, enabled=True), store, models)
+
+
+def test_numbers_are_those_of_the_models(store: Store, models, manifest, test_folder: Path):
+    metrics = store.read_json(manifest["metrics"])
+    files = [test_folder / wnid / f"{n}.png" for wnid in CLASSES.wnids for n in range(3)]
+    batch = torch.cat([eval_transform(torch.from_numpy(np.array(Image.open(f)))[None], 32) for f in files])
+    labels = torch.arange(10).repeat_interleave(3)
+    for seed, found in enumerate(metrics["groups"]["synthetic"]["models"]):
+        network = build_classifier(TrainConfig(seed=seed, input_size=32), 10).eval()
+        with torch.inference_mode():
+            right = (network(batch).argmax(1) == labels).sum().item()
+        assert found["top1_correct"] == right and found["images"] == 30
+        assert found["model_id"] == models["synthetic"][seed].removeprefix("models/")
+    assert metrics["groups"]["synthetic"]["training_images"] == 30
+    assert metrics["test_set"]["images"] == 30
+
+
+def test_the_manifest_sums_up(store: Store, manifest):
+    metrics = store.read_json(manifest["metrics"])
+    assert manifest["synthetic_top1"] == metrics["groups"]["synthetic"]["top1_mean"]
+    assert manifest["gap"] == pytest.approx(manifest["real_top1"] - manifest["synthetic_top1"])
+    assert store.read_json(f"reports/{manifest['report_id']}/manifest.json") == manifest
+
+
+def test_the_page_shows_the_image_set_and_the_costs(store: Store, manifest):
+    page = store.read_bytes(manifest["report"]).decode()
+    assert page.count("prompt of 0") == 2 and page.count("prompt of 1") == 3  # the row that failed is not shown
+    assert "seed 78" in page and f"image {image_id(9, 2)}" in page
+    assert "1 min 02 s" in page and "199.5" in page and "images/abababababababab" in page
+    assert page.count("<img") == 29 + 30 + 2 + 1  # generated, tested, confusions, curves
+    assert manifest["mlflow_run_id"] in page
+
+
+def test_mlflow_has_the_run_with_numbers_and_files(store: Store, manifest):
+    client = mlflow.MlflowClient(f"sqlite:///{store.root}/mlflow.db")
+    run = client.get_run(manifest["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["synthetic.top1_mean"] == manifest["synthetic_top1"]
+    assert run.data.metrics["gap.top1"] == pytest.approx(manifest["gap"])
+    assert run.data.tags["synthclones.parent.train.artifact_id"].count(",") == 2
+    names = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert names == {"config.yaml", "report.html", "confusion_synthetic.png", "confusion_real.png"}
+
+
+def test_a_finished_report_is_not_made_again(store: Store, models, manifest, test_folder: Path):
+    said = []
+    assert evaluate(config(test_folder, enabled=True), store, models, said.append) == manifest
+    assert said == []
+
+
+def test_other_bins_are_another_report(store: Store, models, manifest, test_folder: Path):
+    other = evaluate(config(test_folder, num_calibration_bins=5), store, {"real": models["real"]})
+    assert other["report_id"] != manifest["report_id"]
+    assert other["synthetic_top1"] is None and other["gap"] is None and other["mlflow_run_id"] is None
+
+
+def test_a_set_that_is_gone_leaves_the_gallery_without_it(save_model, tmp_path: Path, test_folder: Path):
+    store = Store.open(str(tmp_path))
+    manifest = evaluate(config(test_folder), store, {"synthetic": [save_model(store, "synthetic", 0)]})
+    page = store.read_bytes(manifest["report"]).decode()
+    assert "prompt of" not in page and page.count("<img") == 30 + 1 + 1
+
+
+def refuse(store: Store, settings: RunConfig, models, words: str) -> None:
+    before = sorted(Path(store.root).rglob("*"))
+    with pytest.raises(InputError, match=words):
+        evaluate(settings, store, models)
+    assert sorted(Path(store.root).rglob("*")) == before
+
+
+def test_wrong_models_are_refused_and_nothing_is_written(store: Store, models, save_model, test_folder: Path):
+    settings = config(test_folder)
+    refuse(store, settings, {}, "no model to evaluate")
+    refuse(store, settings, {"synthetic": ["models/none"]}, r"jobs\.train")
+    refuse(store, settings, {"real": models["synthetic"]}, "was trained on synthetic images, not on real ones")
+    longer = save_model(store, "synthetic", 5, images_per_class=9)
+    refuse(store, settings, {"synthetic": [models["synthetic"][0], longer]}, "evaluate them apart")
+    refuse(store, settings.model_copy(update={"classes": "imagenet100"}), models, "classes that are not the 100")
+
+
+def test_a_wrong_test_set_is_refused_and_nothing_is_written(store: Store, models, tmp_path: Path):
+    refuse(store, config(tmp_path / "nothing"), models, "is no folder")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_no_reason_to_use_the_cpu(store: Store, models, test_folder: Path):
+    refuse(store, config(test_folder, device="cuda"), models, "evaluate.device=cpu")

@@ -1,0 +1,238 @@
+import math
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig, TrackingConfig
+from pipeline.core.errors import InputError
+from pipeline.core.tracking_uri import tracking_uri
+from pipeline.stages import tracking
+from pipeline.stages.tracking import RunHandle, tracked_run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One root for the module, since a new database costs seconds; each test has an artifact id of its own."""
+    return Store.open(str(tmp_path_factory.mktemp("a root with 100%25 # é")))
+
+
+@pytest.fixture(autouse=True)
+def no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def start(store: Store, artifact_id: str, job: str = "train", params=None, parents=None, config=RunConfig()):
+    return tracked_run(config, store, job, artifact_id, params or {}, parents or {})
+
+
+def fetch(run: RunHandle):
+    return tracking._client(run.uri).get_run(run.run_id)
+
+
+def steps(run: RunHandle, name: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in tracking._client(run.uri).get_metric_history(run.run_id, name)]
+
+
+def test_default_database_lies_in_the_root(store: Store):
+    with start(store, "place") as run:
+        run.log_artifact("plots/a.txt", "text")
+    assert (Path(store.root) / "mlflow.db").is_file()
+    files = list((Path(store.root) / "mlartifacts").rglob("plots/a.txt"))
+    assert [f.read_text() for f in files] == ["text"]
+
+
+def test_parameters_are_flat_and_clipped(store: Store):
+    long = "x" * 20_000
+    with start(store, "params", params={"a": {"b": 1, "c": {"d": None}}, "long": long, "bad|name": 1}) as run:
+        pass
+    params = fetch(run).data.params
+    assert params == {"a.b": "1", "a.c.d": "None", "long": long[:6000], "bad_name": "1"}
+
+
+def test_more_parameters_than_one_request_takes(store: Store):
+    with start(store, "many", params={f"p{i}": i for i in range(250)}) as run:
+        pass
+    assert len(fetch(run).data.params) == 250
+
+
+def test_resume_is_the_same_run_and_adds_only_new_points(store: Store):
+    with start(store, "resume", params={"workers": 1}) as first:
+        for epoch in range(3):
+            first.log_metrics({"loss": 3.0 - epoch}, epoch)
+    with start(store, "resume", params={"workers": 2, "new": 1}) as second:
+        assert fetch(second).info.status == "RUNNING"
+        for epoch in range(1, 5):
+            second.log_metrics({"loss": 9.0}, epoch)
+    assert second.run_id == first.run_id
+    assert fetch(second).data.params == {"workers": "1", "new": "1"}
+    assert steps(second, "loss") == [(0, 3.0), (1, 2.0), (2, 1.0), (3, 9.0), (4, 9.0)]
+
+
+def test_another_artifact_job_or_root_is_another_run(store: Store, tmp_path: Path):
+    uri = tracking_uri(TrackingConfig(), store)
+    config = RunConfig(tracking=TrackingConfig(uri=uri))
+    ids = set()
+    for root, job, artifact in ((store, "train", "x"), (store, "train", "y"), (store, "generate", "x")):
+        with start(root, artifact, job, config=config) as run:
+            ids.add(run.run_id)
+    with start(Store.open(str(tmp_path)), "x", config=config) as run:
+        ids.add(run.run_id)
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")]
+)
+def test_status_says_how_it_ended(store: Store, error: type[BaseException], status: str):
+    with pytest.raises(error), start(store, f"status-{status}") as run:
+        raise error
+    assert fetch(run).info.status == status
+    with start(store, f"status-{status}") as run:
+        pass
+    assert fetch(run).info.status == "FINISHED"
+
+
+def test_values_that_are_not_finite_are_left_out(store: Store):
+    with start(store, "finite") as run:
+        run.log_metrics({"a": math.nan, "b": math.inf, "c": 1.5}, 0)
+    assert fetch(run).data.metrics == {"c": 1.5}
+
+
+def test_a_model_run_names_the_image_set_run_it_read(store: Store):
+    with start(store, "images-1", job="generate") as parent:
+        pass
+    with start(store, "model-1", parents={"generate": "images-1", "data": ["none", "of these"]}) as child:
+        pass
+    tags = fetch(child).data.tags
+    assert tags["synthclones.parent.generate"] == parent.run_id
+    assert tags["synthclones.parent.generate.artifact_id"] == "images-1"
+    assert tags["synthclones.parent.data"] == ""
+    assert parent.run_id in tags["mlflow.note.content"]
+
+
+def test_a_worker_logs_through_a_pickled_handle(store: Store):
+    with start(store, "pickle") as run:
+        worker = pickle.loads(pickle.dumps(run.handle()))
+        worker.log_metrics({"loss": 1.0}, 0)
+        run.log_metrics({"loss": 5.0}, 0)
+    assert steps(run, "loss") == [(0, 1.0)]
+
+
+def test_a_worker_on_another_node_makes_no_database(tmp_path: Path):
+    worker = RunHandle(f"sqlite:///{tmp_path}/mlflow.db", "some")
+    worker.log_metrics({"loss": 1.0}, 0)
+    assert not worker.flush()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_disabled_tracking_writes_nothing_and_has_the_same_interface(tmp_path: Path):
+    config = RunConfig(tracking=TrackingConfig(enabled=False))
+    with start(Store.open(str(tmp_path)), "off", config=config) as run:
+        run.log_metrics({"a": 1.0}, 0)
+        run.log_artifact("a", b"")
+        run.set_tags({"a": "b"})
+        assert run.flush() and run.run_id is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "ftp://nothing", "sqlite:////proc/no/mlflow.db"])
+def test_a_place_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, uri: str):
+    config = RunConfig(tracking=TrackingConfig(uri=uri))
+    begin = time.monotonic()
+    with (
+        pytest.raises(InputError, match=r"tracking\.enabled=false") as caught,
+        start(Store.open(str(tmp_path)), "a", config=config),
+    ):
+        pass
+    assert uri in str(caught.value) and "\n" not in str(caught.value)
+    assert time.monotonic() - begin < 30
+
+
+class Server:
+    """A real `mlflow server` on a free port, which may be killed and started again."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory}/server.db"]
+        command += ["--artifacts-destination", str(self.directory / "artifacts")]
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError((self.directory / "log").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)  # the group that this test started: the server and its workers
+        self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    one = Server(tmp_path)
+    one.start()
+    yield one
+    one.kill()
+
+
+@pytest.mark.faults
+def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
+    with start(Store.open(str(tmp_path)), "lost", config=config, params={"a": 1}) as run:
+        run.log_metrics({"loss": 3.0}, 0)
+        run.log_artifact("before.txt", "1")
+        server.kill()
+        begin = time.monotonic()
+        run.log_metrics({"loss": 2.0}, 1)
+        run.log_artifact("during.txt", "2")
+        for epoch in range(2, 50):
+            run.log_metrics({"loss": 1.0 / epoch}, epoch)
+        assert time.monotonic() - begin < 15
+        server.start()
+    assert [step for step, _ in steps(run, "loss")] == list(range(50))
+    assert fetch(run).info.status == "FINISHED"
+    assert [f.path for f in tracking._client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
+    assert sum("does not answer" in r.getMessage() for r in caplog.records) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: Server, tmp_path: Path):
+    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
+    with start(Store.open(str(tmp_path)), "away", config=config) as run:
+        run.log_metrics({"loss": 3.0}, 0)
+        server.kill()
+        run.log_metrics({"loss": 2.0}, 1)
+    server.start()
+    assert fetch(run).info.status == "RUNNING"
+    with start(Store.open(str(tmp_path)), "away", config=config) as again:
+        again.log_metrics({"loss": 3.0}, 0)
+        again.log_metrics({"loss": 2.0}, 1)
+    assert again.run_id == run.run_id
+    assert steps(again, "loss") == [(0, 3.0), (1, 2.0)]
+    assert fetch(run).info.status == "FINISHED"

@@ -1,0 +1,174 @@
+"""Training through Ray: what it leaves, what it finds again, and what it refuses before Ray starts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.classifier import load_classifier
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.stages.train import read_metrics, root_cause, train
+from tests.image_sets import small_config, write_image_set
+
+
+def refuse_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_arguments: Any, **_named: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("pipeline.stages.train.ray_session", started)
+
+
+@pytest.fixture(scope="module")
+def trained(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunConfig, dict[str, Any]]:
+    """A model trained on a synthetic set from memory: 2 workers, 2 epochs of 5 steps, the last 16 images dropped."""
+    store = Store.open(str(tmp_path_factory.mktemp("train") / "runs"))
+    config = small_config(images_per_class=9, shard_size=50, checkpoint_every_epochs=1, mixed_precision="bfloat16")
+    write_image_set(config, store)
+    return store, config, train(config, store)
+
+
+def test_model_directory_holds_weights_config_metrics_and_manifest_only(
+    trained: tuple[Store, RunConfig, dict[str, Any]],
+) -> None:
+    store, config, summary = trained
+    names = store.list_names(summary["model_dir"])
+    assert names == ["config.json", "manifest.json", "metrics.jsonl", "model.safetensors"]
+    file_system, path = store.filesystem(f"{summary['model_dir']}/checkpoints")
+    assert file_system.get_file_info(path).type.name == "NotFound"
+    loaded = load_classifier(store, summary["model_dir"])
+    assert loaded.train == config.train
+    assert loaded.class_names[8] == "Bag"
+
+
+def test_metrics_have_one_line_per_epoch_with_the_true_counts(
+    trained: tuple[Store, RunConfig, dict[str, Any]],
+) -> None:
+    store, _, summary = trained
+    metrics = read_metrics(store, summary["model_dir"])
+    assert [line["epoch"] for line in metrics] == [1, 2]
+    assert [line["images"] for line in metrics] == [80, 80]  # 90 images, 5 batches of 16 over both workers
+    assert summary["images_seen"] == 160
+    assert summary["images_per_s"] == pytest.approx(160 / sum(line["seconds"] for line in metrics))
+    assert summary["data"]["image_set"] == f"images/{summary['data']['image_set'].split('/')[1]}"
+    json.dumps(summary)
+
+
+def test_a_finished_model_is_found_again_without_ray(
+    trained: tuple[Store, RunConfig, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, config, summary = trained
+    refuse_ray(monkeypatch)
+    again = train(config, store)
+    assert (summary["existing"], again["existing"]) == (False, True)
+    assert {k: v for k, v in again.items() if k != "existing"} == {k: v for k, v in summary.items() if k != "existing"}
+
+
+def test_a_training_that_lost_its_driver_before_the_manifest_goes_on_from_the_checkpoint(
+    ray_cluster: None, tmp_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_root)
+    config = small_config(data="real", images_per_class=4, num_workers=1, checkpoint_every_epochs=1)
+
+    def dies(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.stages.train.publish", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, store)
+    before = store.list_names("models")
+    weights = store.read_bytes(f"{only_model(store)}/model.safetensors")
+    metrics = read_metrics(store, only_model(store))
+    assert MANIFEST not in store.list_names(only_model(store))
+    summary = train(config, store)
+    assert store.list_names("models") == before
+    assert store.read_bytes(f"{summary['model_dir']}/model.safetensors") == weights  # nothing was trained again
+    assert read_metrics(store, summary["model_dir"]) == metrics
+
+
+def only_model(store: Store) -> str:
+    file_system, path = store.filesystem("models")
+    from pyarrow import fs
+
+    (directory,) = file_system.get_file_info(fs.FileSelector(path))
+    return f"models/{directory.base_name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ingest", ["memory", "stream"])
+def test_both_ingests_give_a_model_that_learns(ray_cluster: None, tmp_root: str, ingest: str) -> None:
+    store = Store.open(tmp_root)
+    config = small_config(
+        images_per_class=60,
+        shard_size=100,
+        ingest=ingest,
+        epochs=8,
+        batch_size=32,
+        learning_rate=0.4,
+        mixed_precision="bfloat16",
+    )
+    write_image_set(config, store)
+    summary = train(config, store)
+    metrics = read_metrics(store, summary["model_dir"])
+    assert [line["images"] for line in metrics] == [576] * 8  # 600 images, 18 batches of 32
+    assert metrics[-1]["accuracy"] > 0.55
+    assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.5
+
+
+def test_a_loss_that_is_no_number_is_one_work_error_without_restarts(ray_cluster: None, tmp_root: str) -> None:
+    config = small_config(
+        data="real", images_per_class=4, num_workers=1, learning_rate=1e30, head="linear", warmup_epochs=0
+    )
+    with pytest.raises(WorkError, match=r"not finite at step \d+; lower train\.learning_rate"):
+        train(config, Store.open(tmp_root))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (small_config(), r"run `python -m jobs\.generate`"),
+        (small_config(data="real", images_per_class=7000), "1 to 6000"),
+        (small_config(data="real", images_per_class=1), "larger than the 10 training images"),
+        (small_config(data="real", batch_size=15), "cannot be shared equally by 2 workers"),
+        (small_config(data="real", images_per_class=6000, max_memory_gib=0.1), r"max_memory_gib"),
+        (small_config(data="real", device="cuda"), "usable GPUs"),
+    ],
+)
+def test_wrong_input_is_found_before_ray_starts_and_leaves_nothing(
+    config: RunConfig, message: str, tmp_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_ray(monkeypatch)
+    store = Store.open(tmp_root)
+    with pytest.raises(InputError, match=message):
+        train(config, store)
+    assert store.list_names("") == []
+
+
+def test_asking_for_more_images_than_the_set_holds_is_an_input_error(
+    tmp_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_ray(monkeypatch)
+    store, config = Store.open(tmp_root), small_config(images_per_class=3, shard_size=30)
+    write_image_set(config, store)
+    with pytest.raises(InputError, match=r"lacks 1 of the 2 shards for 4 images per class.*--images-per-class 4"):
+        train(config.model_copy(update={"images_per_class": 4}), store)
+
+
+def test_a_class_without_usable_images_is_an_input_error(tmp_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_ray(monkeypatch)
+    store, config = Store.open(tmp_root), small_config(images_per_class=3, shard_size=30)
+    write_image_set(config, store, lambda _, row: {**row, "status": "nsfw"} if row["class_index"] == 8 else row)
+    for ingest in ("memory", "stream"):
+        changed = config.model_copy(update={"train": config.train.model_copy(update={"ingest": ingest})})
+        with pytest.raises(InputError, match=r"no usable image \('Bag'\)"):
+            train(changed, store)
+
+
+def test_root_cause_is_one_line_of_the_workers_own_error() -> None:
+    error = RuntimeError("wrapped")
+    error.worker_failures = {1: ValueError("Traceback\n  File x\nOSError: disk is full\n")}  # type: ignore[attr-defined]
+    assert root_cause(error).startswith("OSError: disk is full; run the same command again")

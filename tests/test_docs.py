@@ -1,0 +1,115 @@
+"""The documentation is true: every command line in it is known here, parses, and is run by a test.
+
+A command line is a line of a fenced ```bash block in README.md, CONTRIBUTING.md or docs/*.md; output stands in blocks
+marked ```text. Lines of one of our commands are run here with --dry-run, or with --help where a command has no dry run;
+`RUN_BY` names the test that runs the command for real. Any other line stands in `OTHER_LINES` with what covers it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+RUN_BY = {
+    "jobs.build_classes": "tests/jobs/test_build_classes.py",
+    "jobs.build_prompts": "tests/jobs/test_build_prompts.py",
+    "jobs.fetch_data": "tests/jobs/test_fetch_data.py",
+    "jobs.generate": "tests/jobs/test_generate.py",
+    "jobs.train": "tests/jobs/test_train.py",
+    "jobs.evaluate": "tests/jobs/test_evaluate.py",
+    "jobs.demo": "tests/jobs/test_demo.py",
+    "jobs.study": "tests/jobs/test_study.py",
+    "jobs.bench": "tests/jobs/test_bench.py",
+    "jobs.train_generator": "tests/jobs/test_train_generator.py",
+}
+
+# Line -> what covers it.
+OTHER_LINES = {
+    ". .venv/bin/activate": "the environment that this test runs in was made by `make setup`",
+}
+
+
+def command_lines(text: str) -> list[str]:
+    """The command lines of a document's bash blocks; a line that ends in a backslash goes on in the next."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+EVERY_LINE = sorted({line for path in DOCUMENTS for line in command_lines(path.read_text(encoding="utf-8"))})
+PYTHON_LINE = re.compile(r"(?:\.venv/bin/)?python -m (?P<module>(?:jobs|tune)\.\w+)(?P<arguments>.*)")
+OUR_LINES = [line for line in EVERY_LINE if PYTHON_LINE.fullmatch(line)]
+MAKE_LINES = [line for line in EVERY_LINE if line.startswith("make ")]
+
+
+def test_documents_have_commands() -> None:
+    assert "make demo" in MAKE_LINES and "make test" in MAKE_LINES and OUR_LINES
+
+
+def test_every_line_is_known() -> None:
+    assert [line for line in EVERY_LINE if line not in (*OUR_LINES, *MAKE_LINES, *OTHER_LINES)] == []
+
+
+def test_no_line_of_the_table_is_gone_from_the_documents() -> None:
+    assert [line for line in OTHER_LINES if line not in EVERY_LINE] == []
+
+
+def module_command(module: str) -> click.Command:
+    """The click command that `python -m MODULE` runs."""
+    loaded = importlib.import_module(module)
+    found = [value for value in vars(loaded).values() if isinstance(value, click.Command)]
+    assert len(found) == 1, f"{module} defines {len(found)} commands"
+    return found[0]
+
+
+@pytest.mark.parametrize("line", OUR_LINES)
+def test_our_command_runs(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matched = PYTHON_LINE.fullmatch(line)
+    assert matched is not None
+    command = module_command(matched["module"])
+    arguments = shlex.split(matched["arguments"], comments=True)
+    monkeypatch.chdir(tmp_path)  # a relative --root of the line falls here
+    if "--help" not in arguments:
+        command.make_context(matched["module"], list(arguments))  # --help alone would let wrong options pass
+        has_dry_run = any("--dry-run" in option.opts for option in command.params)
+        arguments.append("--dry-run" if has_dry_run else "--help")
+    assert command.main(arguments, prog_name=matched["module"], standalone_mode=False) in (None, 0)
+    assert capsys.readouterr().out.strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("module", sorted({line.split()[2] for line in OUR_LINES}))
+def test_our_command_is_run_for_real_by_its_test(module: str) -> None:
+    test = REPOSITORY / RUN_BY[module]
+    assert test.exists(), f"{RUN_BY[module]} is not there"
+    assert module in test.read_text(encoding="utf-8"), f"{RUN_BY[module]} does not run {module}"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("line", MAKE_LINES)
+def test_make_knows_the_target(line: str) -> None:
+    done = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_bash_blocks_are_read_as_a_user_reads_them() -> None:
+    text = "```bash\n# why\nmake  demo\npython -m jobs.x \\\n  --set a=1\n```\n```text\nnot a command\n```\n"
+    assert command_lines(text) == ["make demo", "python -m jobs.x --set a=1"]

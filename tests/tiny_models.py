@@ -1,0 +1,73 @@
+"""A complete Stable Diffusion directory of under 2 MB with random weights: real classes, real files, no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPConfig, CLIPImageProcessor
+
+from pipeline.core.generator_config import TextConfig
+from pipeline.core.generator_text import build_text_encoder, train_tokenizer
+
+
+def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Path:
+    """Write a model that draws 16x16 images.
+
+    Args:
+        directory: where to.
+        flag_threshold: adds a safety checker that flags an image whose similarity to a concept is above this: 1 flags
+            none, -1 flags all.
+    """
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a bag, handbag", "a shirt inside a barn"], 514)
+    text = TextConfig(vocabulary_size=514, hidden_size=16, num_layers=1, num_heads=2)
+    checker = None if flag_threshold is None else _safety_checker(flag_threshold)
+    StableDiffusionPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            norm_num_groups=4,
+            sample_size=16,
+        ),
+        text_encoder=build_text_encoder(text, tokenizer),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=16,
+            attention_head_dim=2,
+        ),
+        scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear", steps_offset=1),
+        safety_checker=checker,
+        feature_extractor=None if checker is None else _feature_extractor(),
+        requires_safety_checker=checker is not None,
+    ).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def _safety_checker(threshold: float) -> StableDiffusionSafetyChecker:
+    layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config={**layers, "vocab_size": 20},
+        vision_config={**layers, "image_size": 16, "patch_size": 8},
+        projection_dim=16,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    torch.nn.init.normal_(checker.concept_embeds)
+    torch.nn.init.normal_(checker.special_care_embeds)
+    torch.nn.init.constant_(checker.concept_embeds_weights, threshold)
+    torch.nn.init.constant_(checker.special_care_embeds_weights, 1.0)
+    return checker
+
+
+def _feature_extractor() -> CLIPImageProcessor:
+    size = {"height": 16, "width": 16}
+    return CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=size)
