@@ -56,7 +56,7 @@ format: setup  ## put the code into its form
 	$(BIN)/ruff format .
 
 bench: data  ## the benchmarks, each beside its peer
-	$(BIN)/python -m jobs.bench generate
+	$(BIN)/python -m jobs.bench generate --preset fashion
 
 docs: setup  ## check that the documentation is true: every command in it is known and runs
 	$(BIN)/python -m pytest -q tests/test_docs.py

@@ -17,8 +17,9 @@ def main(job: JobContext, retry_failed: bool) -> None:
     summary = generate(job.config, job.store, retry_failed=retry_failed)
     counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
     job.finish(
-        f"{summary['rows']} images in {job.store.uri(summary['images_dir'])} ({counts}); {summary['images_made']} made now, "
-        f"{summary['images_per_s']:.1f} images/s\nset sha256 {summary['set_sha256']}",
+        f"{summary['rows']} images in {job.store.uri(summary['images_dir'])} ({counts}); "
+        f"{summary['images_made']} made now, {summary['images_per_s']:.1f} images/s\n"
+        f"set sha256 {summary['set_sha256']}",
         {key: value for key, value in summary.items() if key != "recipe"},
     )
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli import print_summary, run_job
+from pipeline.core.datasets import find_fashion_mnist
+from pipeline.core.generator_config import load_generator_config
 
 
 @click.command(help=__doc__)
@@ -18,16 +20,14 @@ from pipeline.cli import print_summary, run_job
 @click.option("--work", default="runs/generator", show_default=True, metavar="PATH", help="Where training states lie.")
 @click.option("--out", required=True, metavar="PATH", help="Where the Stable Diffusion directory goes.")
 @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
-def main(
-    preset: str, overrides: tuple[str, ...], data_dir: str | None, work: str, out: str, json_output: bool
-) -> None:
+def main(preset: str, overrides: tuple[str, ...], data_dir: str | None, work: str, out: str, json_output: bool) -> None:
     """Parse, train, print a summary."""
-    from pipeline.core.generator_config import load_generator_config
-    from pipeline.core.generator_train import train_generator
+    config = load_generator_config(preset, overrides)
+    directory = find_fashion_mnist(data_dir)
+    from pipeline.core.generator_train import train_generator  # diffusers takes seconds: after the cheap checks
 
     command = shlex.join(["python", "-m", "jobs.train_generator", *sys.argv[1:]])
-    config = load_generator_config(preset, overrides)
-    record = train_generator(config, data_dir, Path(work), Path(out), command, click.echo)
+    record = train_generator(config, str(directory), Path(work), Path(out), command, click.echo)
     human = (
         f"trained in {record['hours']:.2f} h; VAE {record['vae']['test_psnr_db']:.2f} dB on the test split, "
         f"UNet loss {record['unet']['loss']:.4f}; written to {out}"

@@ -180,7 +180,7 @@ class TrackingConfig(Frozen):
     experiment: str = Field("synthclones", min_length=1)
     """MLflow experiment."""
     uri: str | None = None
-    """Tracking URI; default: MLFLOW_TRACKING_URI, else `sqlite:///<root>/mlflow.db` (`runs/mlflow.db` for a remote root)."""
+    """Tracking URI; default: MLFLOW_TRACKING_URI, else SQLite at `<root>/mlflow.db` (`runs/` for a remote root)."""
     enabled: bool = True
     """False writes nothing to MLflow."""
 

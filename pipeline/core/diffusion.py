@@ -169,6 +169,6 @@ def _scheduler_class(name: str) -> Any:
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
         raise InputError(
-            f"recipe.scheduler {name!r} is no scheduler of diffusers; give `default` or e.g. `DPMSolverMultistepScheduler`"
+            f"recipe.scheduler {name!r} is no scheduler of diffusers; give `default` or e.g. `DDIMScheduler`"
         )
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable
 
 from pydantic import Field
 
-from pipeline.core.config import Frozen, Name
-from pipeline.core.config_loading import PRESETS, apply_overrides, load_yaml, validate
+from pipeline.core.config import Frozen
+from pipeline.core.config_loading import PRESETS, apply_overrides, load_yaml, nearest, validate
+from pipeline.core.errors import InputError
+
+GENERATORS = PRESETS / "generators"
 
 
 class TextConfig(Frozen):
@@ -96,7 +99,9 @@ class GeneratorConfig(Frozen):
     """UNet."""
 
 
-def load_generator_config(name: Name, overrides: tuple[str, ...] = ()) -> GeneratorConfig:
-    """The config `presets/generators/<name>.yaml` with `KEY=VALUE` words laid over it. Raises `InputError`."""
-    values = load_yaml(Path(PRESETS) / "generators" / f"{name}.yaml")
-    return validate(GeneratorConfig, apply_overrides(values, overrides))
+def load_generator_config(name: str, overrides: Iterable[str] = ()) -> GeneratorConfig:
+    """The config of presets/generators/<name>.yaml with `KEY=VALUE` words laid over it. Raises `InputError`."""
+    known = sorted(path.stem for path in GENERATORS.glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"--preset {name!r} is unknown{nearest(name, known)}")
+    return validate(GeneratorConfig, apply_overrides(load_yaml(GENERATORS / f"{name}.yaml"), overrides))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -58,6 +59,4 @@ def export_pipeline(
 
 
 def _half(module: torch.nn.Module) -> Any:
-    import copy
-
     return copy.deepcopy(module).half()

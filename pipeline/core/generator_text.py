@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers, trainers
@@ -73,17 +75,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> CLIPTokenizer
             show_progress=False,
         ),
     )
-    learnt: list[tuple[str, str]] = [tuple(merge) for merge in _merges(learner)][:num_merges]
+    learnt: list[Any] = [(left, right) for left, right in json.loads(learner.to_str())["model"]["merges"]][:num_merges]
     tokens = [*alphabet, *(char + WORD_END for char in alphabet), *(left + right for left, right in learnt), START, END]
     vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=learnt, model_max_length=CONTEXT_LENGTH)
-
-
-def _merges(tokenizer: Tokenizer) -> list[list[str]]:
-    import json
-
-    merges: list[list[str]] = json.loads(tokenizer.to_str())["model"]["merges"]
-    return merges
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core.datasets import load_fashion_mnist
 from pipeline.core.generator_config import GeneratorConfig
 from pipeline.core.generator_export import export_pipeline
+from pipeline.core.generator_state import claim_work_dir
 from pipeline.core.generator_text import Captions, CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
 from pipeline.core.generator_vae import encode_images, normalise_latents, reconstruction_psnr_db, train_vae
@@ -51,8 +52,13 @@ def train_generator(
 
     Returns:
         The record, as in `training.json` of the directory.
+
+    Raises:
+        InputError: no data, an unknown table or template, or `work_dir` belongs to another config.
+        WorkError: the directory would be larger than 25 MB.
     """
-    torch.set_num_threads(1)
+    claim_work_dir(work_dir, config)
+    torch.set_num_threads(1)  # the parallel parts have threads of their own
     images, label_bytes = load_fashion_mnist(data_dir, "train")
     train = padded_images(images)
     labels = torch.from_numpy(label_bytes).long()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+import torch.nn.functional as F
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
@@ -138,8 +138,8 @@ class UnetTrainer:
 
     @torch.no_grad()
     def _update_average(self, decay: float) -> None:
-        averaged, current = list(self.average.parameters()), list(self.denoiser.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        averaged: list[torch.Tensor] = list(self.average.parameters())
+        torch._foreach_lerp_(averaged, list(self.denoiser.parameters()), 1 - decay)
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"denoiser": self.denoiser, "average": self.average, "optimizer": self.optimizer}

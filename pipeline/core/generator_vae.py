@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 

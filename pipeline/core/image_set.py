@@ -132,8 +132,8 @@ def prefix_shards(store: Store, recipe: Recipe, images_per_class: int) -> tuple[
     missing = [shard for shard in wanted if shard not in published]
     if missing:
         raise InputError(
-            f"{store.uri(images_dir)} lacks {len(missing)} of the {len(wanted)} shards for {images_per_class} images per "
-            f"class; run `python -m jobs.generate --images-per-class {images_per_class}` with the same settings first"
+            f"{store.uri(images_dir)} lacks {len(missing)} of the {len(wanted)} shards for {images_per_class} images "
+            f"per class; run `python -m jobs.generate --images-per-class {images_per_class}` with the same settings"
         )
     return list(wanted), shard_size
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.core.config import RecipeConfig
 
 BLANK_PIXEL_STD = 1.0
-"""Below this standard deviation (of 0..255) an image is blank: all black or grey, as broken half precision leaves it."""
+"""Below this standard deviation (of 0..255) an image is blank: one colour, as broken half precision leaves it."""
 
 
 def encode_image(pixels: NDArray[np.uint8], recipe: RecipeConfig) -> bytes:
@@ -22,7 +22,7 @@ def encode_image(pixels: NDArray[np.uint8], recipe: RecipeConfig) -> bytes:
         recipe: `image_format` and, for jpeg and webp, `image_quality`.
 
     Returns:
-        A PNG (lossless, compression level 1: a quarter of the default's time for a tenth more bytes), JPEG or WebP file.
+        A PNG (lossless, level 1: a quarter of the default's time for a tenth more bytes), JPEG or WebP file.
     """
     file = io.BytesIO()
     options = {"compress_level": 1} if recipe.image_format == "png" else {"quality": recipe.image_quality}

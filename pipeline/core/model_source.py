@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,15 @@ def local_model_dir(model: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    fetch = {"repo_id": model.id, "revision": model.revision, "ignore_patterns": list(_WEIGHTS_OF_OTHER_FORMATS)}
+    fetch = partial(
+        snapshot_download, model.id, revision=model.revision, ignore_patterns=list(_WEIGHTS_OF_OTHER_FORMATS)
+    )
     try:
-        return Path(snapshot_download(**fetch, local_files_only=True))
+        return Path(fetch(local_files_only=True))
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(snapshot_download(**fetch))
+        return Path(fetch())
     except RepositoryNotFoundError as error:
         raise InputError(f"recipe.model.id {model.id!r} is not on the hub (or needs a token in HF_TOKEN)") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

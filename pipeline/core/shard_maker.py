@@ -103,11 +103,12 @@ class ShardMaker:
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
         if isinstance(result, Exception):
-            reason = " ".join(f"{type(result).__name__}: {result}".split())[:MAX_REASON_LENGTH]
-            return {"status": FAILED, "reason": reason}
+            line = " ".join(f"{type(result).__name__}: {result}".split())
+            return {"status": FAILED, "reason": line[:MAX_REASON_LENGTH]}
         data = encode_image(result.pixels, self._config.recipe)
         spread = pixel_std(result.pixels)
-        status, reason = OK, None
+        status: str = OK
+        reason: str | None = None
         if result.is_nsfw:
             status, reason = NSFW, "flagged by the model's safety checker"
         elif spread < BLANK_PIXEL_STD:

@@ -81,7 +81,7 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
     """The table for people. Cells whose seeds are not all done carry `(k of n seeds)`."""
-    missing = sum(num_seeds - len(line.top1) for line in table)
+    missing = sum({line.cell: num_seeds - len(line.top1) for line in table}.values())
     text = [f"# {title}", ""]
     text += [f"**Incomplete:** {missing} results are missing; the same command goes on.", ""] if missing else []
     text.append(
@@ -164,7 +164,8 @@ def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
         panel.errorbar(x, mean, spread, marker="o", capsize=3, color="C0", label="synthetic images")
     else:
         panel.bar(x, mean, yerr=spread, width=0.6, capsize=3, color="C0", label="synthetic images")
-    panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle="--", label="real twin")
+    style = "--" if numeric else "none"
+    panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle=style, label="real twin")
     if by_size:
         panel.set_xscale("log")
         panel.minorticks_off()

@@ -13,6 +13,7 @@ os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from pipeline.core.training_images import (
     check_classes,
     check_memory,
     decode_rows,
+    join,
     real_images,
     synthetic_images,
     usable_labels,
@@ -102,18 +104,20 @@ def stream_dataset(store: Store, shards: list[str], config: RunConfig) -> ray.da
     rows = ray.data.read_parquet(
         paths,
         filesystem=file_system,
-        columns=COLUMNS,
         include_paths=True,
         shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
-    )
+    ).select_columns([*COLUMNS, "path"])
     decode = partial(decode_batch, images_per_class=config.images_per_class, input_size=config.train.input_size)
     return rows.map_batches(decode, batch_format="pyarrow")
 
 
 def decode_batch(table: pa.Table, images_per_class: int, input_size: int) -> dict[str, Any]:
-    """A block of shard rows as `image` and `label` arrays."""
-    shard = table["path"][0].as_py() if len(table) else ""
-    images, labels = decode_rows(table, images_per_class, input_size, shard)
+    """A block of shard rows, with `path`, as `image` and `label` arrays; a block may hold rows of several shards."""
+    parts = [
+        decode_rows(table.filter(pc.equal(table["path"], path)), images_per_class, input_size, path)
+        for path in table["path"].unique().to_pylist()
+    ]
+    images, labels = join(parts)
     return {"image": images, "label": labels}
 
 

@@ -18,12 +18,13 @@ from pipeline.core.errors import InputError
 
 
 @contextmanager
-def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(num_cpus: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
     """Ray for one job: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine, shut down after.
 
     Args:
         num_cpus: CPUs a local Ray may plan with; default: those of the machine, at least 4, since the actors' CPU
             numbers are reservations and a 2-core laptop must be able to hold a pool and its driver.
+        object_store_gib: shared memory a local Ray may fill; default: Ray's own, 30% of the machine's.
 
     Raises:
         InputError: RAY_ADDRESS names a cluster that does not answer.
@@ -38,7 +39,13 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
             ray.init(address=address, log_to_driver=True)
         else:
             planned = num_cpus or max(4, os.cpu_count() or 1)
-            ray.init(address="local", num_cpus=planned, include_dashboard=False, log_to_driver=True)
+            ray.init(
+                address="local",
+                num_cpus=planned,
+                object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
+                include_dashboard=False,
+                log_to_driver=True,
+            )
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it"

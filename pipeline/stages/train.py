@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
 from typing import Any
 
 # All documented settings of Ray Train; must be set before it is imported. Each saves a process or a wait of seconds.
@@ -14,10 +16,12 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # prints every line 
 os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", str(int("RAY_ADDRESS" in os.environ)))
 
 import ray
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
 import torchvision
+from pyarrow import fs
 
 from pipeline.core.artifact import MANIFEST, Store, read_manifest
 from pipeline.core.classifier import CONFIG, WEIGHTS, model_directory, model_identity
@@ -76,6 +80,7 @@ def train(config: RunConfig, store: Store) -> dict[str, Any]:
         if data is not None:
             weights_sha256 = fit(config, recipe, store, model_dir, data, run)
             publish(config, recipe, store, model_dir, data, identity, weights_sha256)
+        drop_checkpoints(store, model_dir)
         manifest = read_manifest(store, model_dir, "run the same command again")
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
             run.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
@@ -115,10 +120,18 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
             ),
             datasets={} if data.shards is None else {STREAM: data.stream(store, config)},
         )
+        interrupt = signal.getsignal(signal.SIGINT)
         try:
             outcome: dict[str, str | None] = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise WorkError(f"training {model_dir} failed: {root_cause(error)}") from error
+        except ray.exceptions.RayActorError as error:  # Ctrl-C: Ray Train's own handler ends the controller
+            raise WorkError(
+                f"training {model_dir} was stopped; run the same command again to go on from its last checkpoint"
+            ) from error
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, for a controller that is gone
     if outcome["error"] is not None:
         raise WorkError(outcome["error"])
     assert outcome["weights_sha256"] is not None
@@ -134,7 +147,7 @@ def publish(
     identity: dict[str, Any],
     weights_sha256: str,
 ) -> None:
-    """Write config.json and, last, manifest.json; then drop the checkpoints."""
+    """Write config.json and, last, manifest.json."""
     history = read_metrics(store, model_dir)
     seconds = sum(metrics["seconds"] for metrics in history)
     images = sum(metrics["images"] for metrics in history)
@@ -156,8 +169,13 @@ def publish(
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "ray": ray.__version__},
     }
     store.write_json(f"{model_dir}/{MANIFEST}", manifest)
+
+
+def drop_checkpoints(store: Store, model_dir: str) -> None:
+    """Remove what only an unfinished training needs; it is twice the size of the model."""
     file_system, path = store.filesystem(f"{model_dir}/{CHECKPOINTS}")
-    file_system.delete_dir(path)
+    if file_system.get_file_info(path).type == fs.FileType.Directory:
+        file_system.delete_dir(path)
 
 
 def read_metrics(store: Store, model_dir: str) -> list[dict[str, float]]:

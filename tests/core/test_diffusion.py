@@ -105,9 +105,7 @@ def test_the_safety_checker_can_be_turned_off(tmp_path: Path):
 
 def test_another_scheduler_gives_other_images(tiny_model: Path):
     images = [
-        DiffusionEngine(tiny_model, recipe(tiny_model, scheduler=name), 1, "cpu")
-        .generate(["a bag"], [1])[0]
-        .pixels
+        DiffusionEngine(tiny_model, recipe(tiny_model, scheduler=name), 1, "cpu").generate(["a bag"], [1])[0].pixels
         for name in ("default", "DDIMScheduler")
     ]
     assert (images[0] != images[1]).any()

@@ -1,11 +1,14 @@
 """Real processes, really killed: a set that was interrupted ends with the rows of an undisturbed one."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -15,7 +18,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.image_set import published_shards
 from tests.conftest import REPOSITORY, Cli
 
-SHARDS = 24
+SHARDS = 16
 
 
 def arguments(model: Path, root: Path) -> list[str]:
@@ -23,7 +26,7 @@ def arguments(model: Path, root: Path) -> list[str]:
         "recipe.model.id": model,
         "recipe.width": 16,
         "recipe.height": 16,
-        "recipe.num_inference_steps": 60,
+        "recipe.num_inference_steps": 30,
         "generate.shard_size": 10,
         "generate.batch_size": 5,
         "tracking.enabled": "false",
@@ -32,10 +35,18 @@ def arguments(model: Path, root: Path) -> list[str]:
     return ["--preset", "fashion", "--images-per-class", str(SHARDS), "--root", str(root), "--json", *sets]
 
 
-def start(model: Path, root: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def running(model: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a process group of its own, which is gone at the end whatever happened."""
     command = [sys.executable, "-m", "jobs.generate", *arguments(model, root)]
-    log = open(root.with_suffix(".log"), "wb")  # noqa: SIM115 - lives as long as the process
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+    with open(root.with_suffix(".log"), "wb") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def wait_for_shards(process: subprocess.Popen[bytes], root: Path, count: int) -> set[int]:
@@ -55,14 +66,12 @@ def wait_for_shards(process: subprocess.Popen[bytes], root: Path, count: int) ->
 def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The content hash of a run that nobody kills."""
     root = tmp_path_factory.mktemp("undisturbed") / "runs"
-    process = start(tiny_model, root)
-    assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
+    with running(tiny_model, root) as process:
+        assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
     return finished_hash(root)
 
 
 def finished_hash(root: Path) -> str:
-    import json
-
     lines = [line for line in root.with_suffix(".log").read_text().splitlines() if line.startswith("{")]
     summary = json.loads(lines[-1])
     assert summary["rows"] == summary["ok"] == SHARDS * 10
@@ -75,10 +84,10 @@ def test_a_killed_driver_costs_only_the_shards_in_the_making(
     root = tmp_path / "runs"
     seed = random.SystemRandom().randrange(1000)
     print(f"random seed {seed}")
-    process = start(tiny_model, root)
-    wait_for_shards(process, root, random.Random(seed).randint(1, SHARDS // 2))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with running(tiny_model, root) as process:
+        wait_for_shards(process, root, random.Random(seed).randint(1, SHARDS // 2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     time.sleep(2)  # workers that outlive their driver may still publish: the same rows under the same name
     (images,) = (root / "images").glob("*")
     published = {path: path.stat().st_mtime_ns for path in images.glob("shards/shard-*")}
@@ -93,10 +102,11 @@ def test_a_killed_driver_costs_only_the_shards_in_the_making(
 
 def test_a_killed_actor_loses_and_doubles_nothing(tiny_model: Path, tmp_path: Path, undisturbed: str):
     root = tmp_path / "runs"
-    process = start(tiny_model, root)
-    wait_for_shards(process, root, 2)
-    actors = [p for p in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
-    assert len(actors) == 2
-    actors[0].send_signal(signal.SIGKILL)
-    assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
+    with running(tiny_model, root) as process:
+        wait_for_shards(process, root, 2)
+        children = psutil.Process(process.pid).children(recursive=True)
+        actors = [child for child in children if "MapWorker" in " ".join(child.cmdline())]
+        assert len(actors) == 2
+        actors[0].send_signal(signal.SIGKILL)
+        assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
     assert finished_hash(root) == undisturbed

@@ -1,0 +1,60 @@
+"""A study of what the accuracy depends on: guidance, recipe, number of images, each with its real twin, over seeds.
+
+    python -m jobs.study --preset fashion
+
+It takes hours and may be stopped at any time; the same command goes on. Results: studies/NAME/ under the root.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli import JobContext, job_options_with, run_job
+from pipeline.core.study_plan import load_study, plan_study
+
+
+@click.command(help=__doc__)
+@job_options_with(plans=True)
+@click.option(
+    "--study", default="fashion", show_default=True, metavar="NAME|FILE", help="A study that ships, or a .yaml."
+)
+@click.option("--only", multiple=True, metavar="AXIS", help="Only this axis (and its twins); repeatable.")
+@click.option("--max-cells", type=click.IntRange(min=1), metavar="N", help="Stop after N cells.")
+@click.option(
+    "--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as the CPUs allow."
+)
+def main(job: JobContext, study: str, only: tuple[str, ...], max_cells: int | None, slots: int | None) -> None:
+    """Run what is missing of a study and print its table."""
+    settings = load_study(study)
+    plan, chosen = plan_study(settings, job.config), plan_study(settings, job.config, only)
+    # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
+    from pipeline.stages.study import Study
+
+    found = Study(plan, chosen, job.store, Path(study).stem)
+    outline = found.outline(max_cells)
+    if job.dry_run:
+        lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in plan.cells]
+        job.finish("\n".join([_human(outline), *lines]), outline)
+        return
+    click.echo(_human(outline))
+    found.run(say=lambda line: click.echo(f"study: {line}"), max_cells=max_cells, slots=slots)
+    table = found.write_table()
+    folder = job.store.uri(found.directory)
+    summary = {**found.outline(), "directory": folder, "results": list(found.results.values())}
+    job.finish(f"\n{table}\ntable.md, table.csv and plot.png in {folder}", summary)
+
+
+def _human(outline: dict[str, Any]) -> str:
+    hours = outline["training_hours"]
+    known = "hours not known before the first training" if hours is None else f"about {hours:.1f} hours of training"
+    return (
+        f"study: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now "
+        f"on {outline['samples_to_train']:,} samples ({known}); {outline['images_to_make']:,} images to make"
+    )
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,64 @@
+"""Several trainings at once in one Ray, each driven by a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.stages.train import train
+
+
+def num_slots(settings: TrainConfig) -> int:
+    """How many trainings of this shape the CPUs hold at a time, at least one."""
+    if "RAY_ADDRESS" in os.environ:
+        cpus = float(ray.cluster_resources().get("CPU", 1))
+    else:  # not what a local Ray plans with, which may be more than there are
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
+
+
+def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Train every config, at most `slots` at a time, and yield (position, what `train` returned) as they end.
+
+    Needs a running Ray session. A training that fails lets those that run end, then its error is raised; no further
+    one is started. What is done or checkpointed is kept.
+
+    Raises:
+        InputError: as `train`.
+        WorkError: as `train`, or a training's process died.
+    """
+    if slots == 1:
+        for position, config in enumerate(configs):
+            yield position, train(config, store)
+        return
+    # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers.
+    remote_train = ray.remote(num_cpus=0, max_retries=0)(train)
+    waiting = list(enumerate(configs))
+    running: dict[Any, int] = {}
+    failure: InputError | WorkError | None = None
+    while running or (waiting and failure is None):
+        while waiting and failure is None and len(running) < slots:
+            position, config = waiting.pop(0)
+            running[remote_train.remote(config, store)] = position
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        position = running.pop(done)
+        try:
+            result = ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            if not isinstance(error.cause, (InputError, WorkError)):
+                raise
+            failure = failure or error.cause
+        except ray.exceptions.WorkerCrashedError as error:
+            failure = failure or WorkError(
+                f"the process of a training died ({error}); run the same command again to go on"
+            )
+        else:
+            yield position, result
+    if failure is not None:
+        raise failure

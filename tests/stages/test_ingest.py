@@ -1,0 +1,71 @@
+"""Images for training through Ray Data: the same ones as from memory, shuffled anew in every epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import WorkError
+from pipeline.core.image_set import shard_path
+from pipeline.core.recipe import Recipe
+from pipeline.core.training_images import COLUMNS, read_columns
+from pipeline.stages.ingest import StreamBatches, decode_batch, open_training_data
+from tests.image_sets import small_config, write_image_set
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunConfig, Recipe]:
+    store = Store.open(str(tmp_path_factory.mktemp("ingest") / "runs"))
+    config = small_config(images_per_class=9, shard_size=20, ingest="stream")
+    return store, config, write_image_set(config, store)  # 90 rows wanted, 100 made
+
+
+def rows(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[tuple[int, bytes]]:
+    return [(int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)]
+
+
+def test_an_epoch_streams_exactly_the_images_that_memory_holds_and_the_next_one_in_another_order(
+    ray_cluster: None, image_set: tuple[Store, RunConfig, Recipe]
+) -> None:
+    store, config, recipe = image_set
+    data = open_training_data(config, recipe, store)
+    assert (data.num_images, data.shard_size, data.arrays) == (90, 20, None)
+    in_memory = config.model_copy(update={"train": config.train.model_copy(update={"ingest": "memory"})})
+    arrays = open_training_data(in_memory, recipe, store).arrays
+    assert arrays is not None
+    batches = StreamBatches(data.stream(store, config).iterator(), 6, share=15, shard_size=20, seed=0)
+    epochs = []
+    for epoch in range(2):
+        pairs = [(images.numpy(), labels.numpy()) for images, labels in batches.epoch(epoch)]
+        assert [len(labels) for _, labels in pairs] == [15] * 6
+        epochs.append([row for images, labels in pairs for row in rows(images, labels)])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(rows(*arrays))
+    assert epochs[0] != epochs[1]
+    assert len({label for label, _ in epochs[0][:15]}) > 4  # a batch mixes the classes
+
+
+def test_a_row_that_cannot_be_decoded_names_its_own_shard(image_set: tuple[Store, RunConfig, Recipe]) -> None:
+    store, _, recipe = image_set
+    tables = []
+    for shard in range(2):  # two shards in one block
+        path = shard_path(recipe.images_dir, shard)
+        table = read_columns(store, path, COLUMNS)
+        if shard == 1:
+            broken = [{"bytes": b"no picture", "path": None}, *table["image"].to_pylist()[1:]]
+            position = table.column_names.index("image")
+            table = table.set_column(position, "image", pa.array(broken, table["image"].type))
+        tables.append(table.append_column("path", pa.array([path] * len(table))))
+    with pytest.raises(WorkError, match=r"shard-000001\.parquet: image \d+"):
+        decode_batch(pa.concat_tables(tables), images_per_class=9, input_size=32)
+
+
+def test_manifest_source_names_the_set_and_its_content(image_set: tuple[Store, RunConfig, Recipe]) -> None:
+    store, config, recipe = image_set
+    source = open_training_data(config, recipe, store).source
+    assert source["image_set"] == recipe.images_dir
+    assert source["shards"] == 5
+    assert len(source["set_sha256"]) == 64
