@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """One command line: `@tmp`, `@tiny`, `@model` stand for paths and ids; all of `says` is in the error line."""
+    """One command line. `@tmp`, `@tiny`, `@model` stand for paths and ids; each of `says` is in the error line."""
 
     module: str
     words: str

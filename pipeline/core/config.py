@@ -16,7 +16,13 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 class Frozen(BaseModel):
     """Base of every config: immutable, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        coerce_numbers_to_str=True,  # `--set recipe.seed_namespace=1` is a word that YAML reads as a number
+    )
 
     @field_validator("*", mode="before")
     @classmethod

@@ -62,11 +62,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """`a.b=c` -> (["a", "b"], value as YAML reads it). Raises `InputError`."""
+    """`a.b=c` -> (["a", "b"], value as YAML reads it; nothing is empty text). Raises `InputError`."""
     key, separator, raw = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
     if not separator or not all(keys):
         raise InputError(f"--set {text!r} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
+    if not raw.strip():
+        return keys, ""  # YAML would make it null
     try:
         return keys, _parse_yaml(raw)
     except (yaml.YAMLError, ValueError, RecursionError):

@@ -125,10 +125,13 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
             outcome: dict[str, str | None] = trainer.fit().return_value
         except ray.train.TrainingFailedError as error:
             raise WorkError(f"training {model_dir} failed: {root_cause(error)}") from error
-        except ray.exceptions.RayActorError as error:  # Ctrl-C: Ray Train's own handler ends the controller
+        except ray.exceptions.RayActorError as error:
             raise WorkError(
-                f"training {model_dir} was stopped; run the same command again to go on from its last checkpoint"
+                f"training {model_dir} lost its controller ({str(error).splitlines()[0]}); "
+                "run the same command again to go on from its last checkpoint"
             ) from error
+        except SystemExit as error:  # what Ctrl-C becomes in Ray Train's own handler
+            raise KeyboardInterrupt from error
         finally:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, interrupt)  # Ray Train leaves its own, for a controller that is gone

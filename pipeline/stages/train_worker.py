@@ -70,7 +70,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     job: WorkerJob = settings["job"]
     config = job.config.train
     logger.setLevel(logging.INFO)
-    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would repeat each epoch's metrics from every worker
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train repeats each epoch's metrics there, from every worker
     torch.set_num_threads(config.torch_threads)
     rank = ray.train.get_context().get_world_rank()
     network = build_classifier(config, job.num_classes)

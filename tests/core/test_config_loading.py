@@ -48,7 +48,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("train.learning_rate=1e-3", "1e-3"),  # YAML 1.1 reads this as a word; pydantic makes the number
         ("tracking.enabled=false", False),
         ("recipe.template={{ c }}, {{ h_c }}", "{{ c }}, {{ h_c }}"),  # no YAML: kept as text
-        ("recipe.negative_prompt=", None),
+        ("recipe.negative_prompt=", ""),
         ("recipe.template=a=b", "a=b"),
         ("recipe.seed_namespace=2026-13-45", "2026-13-45"),  # looks like a date and is none
     ],
@@ -56,6 +56,10 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 def test_an_override_is_read_as_yaml_or_kept_as_text(text: str, value: object) -> None:
     keys, found = parse_override(text)
     assert keys == text.partition("=")[0].split(".") and found == value
+
+
+def test_a_number_may_stand_for_a_word() -> None:
+    assert load_config("fashion", overrides=["recipe.seed_namespace=1"]).recipe.seed_namespace == "1"
 
 
 def test_a_number_may_be_written_with_an_exponent() -> None:

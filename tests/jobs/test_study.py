@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Cli
+
+STUDY = """
+seeds: [0, 1]
+axes:
+  guidance: {"1": [recipe.guidance_scale=1], "2": [recipe.guidance_scale=2]}
+"""
+
+
+def words(root: Path, model: Path, study: Path) -> list[str]:
+    settings = {
+        "recipe.model.id": model, "recipe.width": 16, "recipe.height": 16, "recipe.num_inference_steps": 2,
+        "generate.shard_size": 20, "generate.batch_size": 10, "train.epochs": 1, "train.warmup_epochs": 0,
+        "train.batch_size": 20, "train.num_workers": 1,
+    }  # fmt: skip
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return ["--preset", "fashion", "--images-per-class", "4", "--root", str(root), "--study", str(study), *sets]
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "study", *words(tmp_path / "runs", tiny_model, Path("fashion")), "--images-per-class", "200", "--dry-run"
+    )
+    assert code == 0 and not (tmp_path / "runs").exists()
+    assert "12 cells, 36 trainings, 36 to do now" in out
+    assert "guidance=2 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_small_study_runs_whole_and_again_in_no_time(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(STUDY)
+    options = [*words(tmp_path / "runs", tiny_model, tmp_path / "small.yaml"), "--json"]
+    first = cli("jobs.study", *options, "--max-cells", "1", timeout_s=700).check_ok().json
+    assert (first["trainings"], first["trainings_to_do"], len(first["results"])) == (6, 4, 2)
+    summary = cli("jobs.study", *options, "--slots", "2", timeout_s=700).check_ok().json
+    assert summary["trainings_to_do"] == 0 and len(summary["results"]) == 6
+    assert summary["results"][:2] == first["results"]
+    table = (tmp_path / "runs" / "studies" / "small" / "table.md").read_text()
+    assert "Incomplete" not in table and "±" in table
