@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,14 @@ from pipeline.stages import side_by_side
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
 from tests.image_sets import small_config
 
-STORE = Store("/nowhere")
+MEETING = (5, 6)
+"""Seeds whose trainings wait for each other: they only meet when they run at the same time."""
+MEETING_TIMEOUT_S = 60
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
 
 
 def seeds(*values: int) -> list[RunConfig]:
@@ -22,15 +30,24 @@ def seeds(*values: int) -> list[RunConfig]:
 
 
 def fake_train(config: RunConfig, store: Store) -> dict[str, object]:
-    start = time.time()
     if config.train.seed == 13:
         raise WorkError("unlucky")
     if config.train.seed == 14:
         raise KeyError("a bug")
     if config.train.seed == 15:
         os._exit(1)
-    time.sleep(1)
-    return {"seed": config.train.seed, "pid": os.getpid(), "start": start, "end": time.time()}
+    Path(store.root, str(config.train.seed)).touch()
+    return {"seed": config.train.seed, "pid": os.getpid(), "met": config.train.seed in MEETING and meet(store)}
+
+
+def meet(store: Store) -> bool:
+    """Wait until every one of `MEETING` has begun."""
+    deadline = time.monotonic() + MEETING_TIMEOUT_S
+    while not all(Path(store.root, str(seed)).exists() for seed in MEETING):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @pytest.fixture
@@ -38,31 +55,32 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, ray_cluster: None) -> None:
     monkeypatch.setattr(side_by_side, "train", fake_train)
 
 
-def test_results_come_with_their_position_and_overlap_in_time(stand_in: None) -> None:
-    found = dict(train_side_by_side(seeds(5, 6, 7), STORE, slots=2))
+def test_results_come_with_their_position_and_the_trainings_run_at_the_same_time(stand_in: None, store: Store) -> None:
+    found = dict(train_side_by_side(seeds(5, 6, 7), store, slots=2))
     assert {position: result["seed"] for position, result in found.items()} == {0: 5, 1: 6, 2: 7}
     assert all(result["pid"] != os.getpid() for result in found.values())
-    running = [sum(r["start"] <= result["start"] < r["end"] for r in found.values()) for result in found.values()]
-    assert max(running) == 2
+    assert found[0]["met"] and found[1]["met"]
 
 
-def test_one_slot_needs_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slot_needs_no_other_process(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setattr(side_by_side, "train", fake_train)
-    found = dict(train_side_by_side(seeds(5, 6), STORE, slots=1))
+    found = dict(train_side_by_side(seeds(7, 8), store, slots=1))
     assert [result["pid"] for result in found.values()] == [os.getpid()] * 2
 
 
 @pytest.mark.parametrize(("bad_seed", "error", "says"), [(13, WorkError, "unlucky"), (15, WorkError, "run the same")])
-def test_a_failure_lets_the_others_end_and_starts_no_more(stand_in, bad_seed: int, error: type, says: str) -> None:
-    results = train_side_by_side(seeds(5, bad_seed, 7, 8), STORE, slots=2)
+def test_a_failure_lets_the_others_end_and_starts_no_more(
+    stand_in, store: Store, bad_seed: int, error: type, says: str
+) -> None:
+    results = train_side_by_side(seeds(7, bad_seed, 8, 9), store, slots=2)
     assert next(results)[0] == 0
     with pytest.raises(error, match=says):
         list(results)
 
 
-def test_a_bug_keeps_its_traceback(stand_in: None) -> None:
+def test_a_bug_keeps_its_traceback(stand_in: None, store: Store) -> None:
     with pytest.raises(KeyError):
-        list(train_side_by_side(seeds(14, 5), STORE, slots=2))
+        list(train_side_by_side(seeds(14, 7), store, slots=2))
 
 
 def test_an_input_error_stays_one(monkeypatch: pytest.MonkeyPatch, ray_cluster: None, tmp_path) -> None:
