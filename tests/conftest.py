@@ -31,6 +31,7 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
         patch.delenv(name, raising=False)
+    patch.setenv("RAY_worker_niceness", "0")  # the default of 15 starves them on a machine that does other work too
     patch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs a hub would pass here and fail behind a firewall
     yield
     patch.undo()

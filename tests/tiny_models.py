@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
-from transformers import CLIPConfig, CLIPImageProcessor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPTextConfig, CLIPTextModelWithProjection
 
 from pipeline.core.generator_config import TextConfig
 from pipeline.core.generator_text import build_text_encoder, train_tokenizer
@@ -26,31 +34,64 @@ def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Pa
     text = TextConfig(vocabulary_size=514, hidden_size=16, num_layers=1, num_heads=2)
     checker = None if flag_threshold is None else _safety_checker(flag_threshold)
     StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(8, 8),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            norm_num_groups=4,
-            sample_size=16,
-        ),
+        vae=_autoencoder(),
         text_encoder=build_text_encoder(text, tokenizer),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 16),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=4,
-            cross_attention_dim=16,
-            attention_head_dim=2,
-        ),
+        unet=_unet(cross_attention_dim=16),
         scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear", steps_offset=1),
         safety_checker=checker,
         feature_extractor=None if checker is None else _feature_extractor(),
         requires_safety_checker=checker is not None,
     ).save_pretrained(directory, safe_serialization=True)
     return directory
+
+
+def build_tiny_xl_model(directory: Path) -> Path:
+    """Write a Stable Diffusion XL model of two text encoders and pooled embeddings that draws 16x16 images."""
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(["a bag, handbag", "a shirt inside a barn"], 514)
+    text = TextConfig(vocabulary_size=514, hidden_size=16, num_layers=2, num_heads=2)
+    encoder = build_text_encoder(text, tokenizer)
+    pooled = CLIPTextConfig(**{**encoder.config.to_dict(), "projection_dim": 16})
+    StableDiffusionXLPipeline(
+        vae=_autoencoder(),
+        text_encoder=encoder,
+        text_encoder_2=CLIPTextModelWithProjection(pooled),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=_unet(
+            cross_attention_dim=2 * 16,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=16 + 6 * 8,  # pooled text and six numbers of size and crop
+        ),
+        scheduler=EulerDiscreteScheduler(beta_schedule="scaled_linear", steps_offset=1),
+        add_watermarker=False,
+    ).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+def _autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=4,
+        sample_size=16,
+    )
+
+
+def _unet(**settings: Any) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        **settings,
+    )
 
 
 def _safety_checker(threshold: float) -> StableDiffusionSafetyChecker:

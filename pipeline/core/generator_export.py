@@ -46,7 +46,10 @@ def export_pipeline(
     )
     pipeline.save_pretrained(unfinished, safe_serialization=True)
     (unfinished / "training.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    size = sum(path.stat().st_size for path in unfinished.rglob("*") if path.is_file())
+    files = [path for path in unfinished.rglob("*") if path.is_file()]
+    for path in files:
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
+    size = sum(path.stat().st_size for path in files)
     if size > MAX_BYTES:
         raise WorkError(f"{unfinished} has {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f}; use fewer channels")
     old = out_dir.with_name(out_dir.name + ".old")

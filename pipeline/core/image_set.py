@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,8 @@ def shard_path(images_dir: str, shard: int) -> str:
 def published_shards(store: Store, images_dir: str) -> set[int]:
     """The ledger: numbers of the shards that are there."""
     names = store.list_names(f"{images_dir}/shards")
-    return {int(name[6:-8]) for name in names if name.startswith("shard-") and name.endswith(".parquet")}
+    found = (re.fullmatch(r"shard-(\d{6,})\.parquet", name) for name in names)
+    return {int(match[1]) for match in found if match}
 
 
 def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.core import diffusion
 from pipeline.core.config import ModelConfig, RecipeConfig
 from pipeline.core.diffusion import DiffusionEngine
 from pipeline.core.errors import InputError
 from pipeline.core.model_source import EMBEDDED
-from tests.tiny_models import build_tiny_model
+from tests.tiny_models import build_tiny_model, build_tiny_xl_model
 
 PROMPTS = ["a bag", "a shirt", "a bag", "a shirt inside a barn", "a boot", "a bag inside a barn", "coat", "a dress"]
 SEEDS = [7, 1, 2**62 + 5, 3, 3, 12, 2**63 - 1, 0]
@@ -22,7 +23,7 @@ def recipe(directory: Path, **values: object) -> RecipeConfig:
 
 def reference(directory: Path, settings: RecipeConfig, count: int, **load: object) -> list[np.ndarray]:
     """The images of diffusers' own pipeline, called as its documentation says."""
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **load)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(directory, torch_dtype=torch.float32, **load)
     pipeline.set_progress_bar_config(disable=True)
     output = pipeline(
         PROMPTS[:count],
@@ -46,6 +47,26 @@ def test_the_engine_gives_the_bits_of_the_pipeline_itself(tiny_model: Path, coun
     settings = recipe(tiny_model, **values)
     engine = DiffusionEngine(tiny_model, settings, count, "cpu")
     for ours, theirs in zip(pixels(engine, count), reference(tiny_model, settings, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+@pytest.mark.parametrize("guidance_scale", [1.0, 7.5])
+def test_a_model_with_two_text_encoders_gives_the_bits_of_the_pipeline_itself(
+    tmp_path: Path, count: int, guidance_scale: float
+):
+    directory = build_tiny_xl_model(tmp_path / "xl")
+    settings = recipe(directory, guidance_scale=guidance_scale)
+    engine = DiffusionEngine(directory, settings, count, "cpu")
+    for ours, theirs in zip(pixels(engine, count), reference(directory, settings, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_pipeline_of_an_unknown_class_is_given_the_prompts_as_text(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = recipe(tiny_model, negative_prompt="a boot")
+    expected = pixels(DiffusionEngine(tiny_model, settings, 3, "cpu"), 3)
+    monkeypatch.setattr(diffusion, "_EMBEDDING_NAMES", {})
+    for ours, theirs in zip(pixels(DiffusionEngine(tiny_model, settings, 3, "cpu"), 3), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -86,6 +107,17 @@ def test_a_distinct_prompt_is_encoded_once(tiny_model: Path, monkeypatch: pytest
     engine.generate(["a bag", "a boot", "a bag"], [1, 2, 3])
     engine.generate(["a boot"], [4])
     assert [prompt for prompt in encoded if prompt is not None] == ["a bag", "a boot"]
+
+
+def test_the_kept_embeddings_are_bounded_in_bytes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
+    expected = pixels(engine, 8)
+    size = sum(tensor.nbytes for tensor in engine._embed("a bag", None) if tensor is not None)
+    monkeypatch.setattr(diffusion, "MAX_CACHED_BYTES", 2 * size)
+    small = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
+    for ours, theirs in zip(pixels(small, 8), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert list(small._embeddings) == ["coat", "a dress"]
 
 
 @pytest.mark.parametrize(("threshold", "flagged"), [(-1.0, True), (1.0, False)])

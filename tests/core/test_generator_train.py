@@ -50,6 +50,7 @@ def train(tmp_path: Path, *overrides: str) -> dict:
 def test_a_training_makes_a_directory_that_draws(tmp_path: Path) -> None:
     record = train(tmp_path)
     assert json.loads((tmp_path / "out" / "training.json").read_text()) == record
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "out").rglob("*"))
     assert record["unet"]["steps"] == 2 and record["command"] == "the command"
     loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "out", torch_dtype=torch.float32)
     loaded.set_progress_bar_config(disable=True)

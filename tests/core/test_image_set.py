@@ -39,7 +39,8 @@ def summary(shard: int = 0, **values: object) -> ShardSummary:
 
 
 def test_the_ledger_is_what_is_published_under_fixed_names(store: Store):
-    for name in ("shard-000003.parquet", "shard-1234567.parquet", ".shard-000004.parquet.x.tmp", "notes.txt"):
+    strangers = (".shard-000004.parquet.x.tmp", "shard-000005-copy.parquet", "notes.txt")
+    for name in ("shard-000003.parquet", "shard-1234567.parquet", *strangers):
         store.write_bytes(f"images/a/shards/{name}", b"x")
     assert published_shards(store, "images/a") == {3, 1234567}
     assert store.exists(shard_path("images/a", 3))
