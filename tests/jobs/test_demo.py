@@ -35,7 +35,7 @@ def test_without_options_it_is_the_promised_run(run_main) -> None:
     code, out = run_main("--dry-run")
     config = yaml.safe_load(out)
     assert code == 0 and config["images_per_class"] == 200 and config["recipe"]["model"]["id"] == "embedded"
-    assert (config["recipe"]["num_inference_steps"], config["recipe"]["guidance_scale"]) == (15, 2.0)
+    assert (config["recipe"]["num_inference_steps"], config["recipe"]["guidance_scale"]) == (15, 1.0)
 
 
 def test_it_prints_the_verdict_and_the_command_that_opens_mlflow(run_main, monkeypatch, tmp_path: Path) -> None:
