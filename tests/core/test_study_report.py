@@ -34,7 +34,7 @@ def test_a_complete_table_has_every_mean_spread_and_gap(plan: StudyPlan, top1: T
             assert line.gap == pytest.approx(statistics.fmean(twin) - statistics.fmean(values))
     text = markdown(table, 3, "Fashion")
     assert "Incomplete" not in text and "not yet" not in text and "seeds)" not in text
-    assert "| 1x | 2,000 | c, h_c | 2 | 20 |" in text and "| 10x | 20,000 | c, h_c | 2 | 6 |" in text
+    assert "| 1x | 2,000 | c, h_c | 1 | 20 |" in text and "| 10x | 20,000 | c, h_c | 1 | 6 |" in text
 
 
 def test_a_table_of_half_a_study_says_so(plan: StudyPlan, top1: Top1) -> None:

@@ -40,7 +40,8 @@ def test_an_image_set_that_is_too_small_or_damaged(
     if spoil:
         (folder / spoil).write_bytes((folder / spoil).read_bytes()[:-20])
     before = tree(place.tmp)
-    options = f"--preset fashion --set train.batch_size=20 --set tracking.enabled=false --root {place.tmp} {UNFETCHED}"
+    options = f"--preset fashion --set recipe.guidance_scale=2 --set train.batch_size=20 --root {place.tmp} {UNFETCHED}"
+    options += " --set tracking.enabled=false"
     found = run("train", *options.split(), *words.split())
     check(*found, Case("train", words, code, says), place)
     assert tree(place.tmp) == before

@@ -29,7 +29,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_p
     )
     assert code == 0 and not (tmp_path / "runs").exists()
     assert "12 cells, 36 trainings, 36 to do now" in out
-    assert "guidance=2 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
+    assert "guidance=1 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
 
 
 @pytest.mark.slow
