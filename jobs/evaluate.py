@@ -27,8 +27,8 @@ def main(context: JobContext, seeds: tuple[int, ...], twin: bool, model_ids: tup
     if model_ids and (seeds or twin):
         raise InputError("--model names the models itself; leave out --seed and --twin")
     # Torch and its friends take seconds to import: --help, --dry-run and a wrong option do not wait for them.
+    from pipeline.core.model_identity import GROUPS
     from pipeline.core.recipe import resolve_recipe
-    from pipeline.core.verdict import GROUPS
     from pipeline.stages.evaluate import evaluate, trained_models
 
     if model_ids:
@@ -58,8 +58,8 @@ def _by_group(context: JobContext, model_ids: tuple[str, ...]) -> dict[str, list
 
 def _table(metrics: Mapping[str, Any]) -> str:
     """The verdict for people, one line per twin."""
+    from pipeline.core.model_identity import GROUPS
     from pipeline.core.report import percent, points
-    from pipeline.core.verdict import GROUPS
 
     lines = [f"{'trained on':<12}{'images':>9}{'seeds':>7}{'top-1':>16}{'top-' + str(metrics['top_k']):>16}{'ECE':>9}"]
     for name in (name for name in GROUPS if name in metrics["groups"]):

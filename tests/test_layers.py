@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,3 +126,13 @@ def test_no_file_is_too_long_to_read() -> None:
 def test_every_package_has_files_and_the_tests_have_no_init() -> None:
     assert all((REPOSITORY / package / "__init__.py").exists() for package in PACKAGES)
     assert list((REPOSITORY / "tests").rglob("__init__.py")) == []  # --import-mode=importlib: tests share file names
+
+
+def test_drivers_start_without_the_libraries_of_their_workers() -> None:
+    """Four processes of a training import its driver's modules one after the other; torch alone takes each seconds."""
+    code = (
+        "import sys, pipeline.stages.generate, pipeline.stages.side_by_side, pipeline.stages.chain\n"
+        "print(sorted({'diffusers', 'mlflow', 'torchmetrics', 'torchvision', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

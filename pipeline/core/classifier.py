@@ -1,4 +1,4 @@
-"""The classifier: torchvision's ResNet50 with a cosine or a linear head, its identity and its files.
+"""The classifier: torchvision's ResNet50 with a cosine or a linear head, and its weights' file.
 
 Heads and recipe: trex, the code base beside the paper (Sariyildiz et al., CVPR 2023). The weights' names are
 torchvision's own, so a `model.safetensors` of a cosine head loads strictly into `resnet50()` with a bias-free `fc`.
@@ -19,32 +19,12 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from pipeline.core.artifact import Store, read_manifest
-from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
-from pipeline.core.recipe import Recipe
+from pipeline.core.model_identity import CONFIG, WEIGHTS
 
 NUM_FEATURES = 2048
 """Width of the pooled feature that the head reads."""
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-REAL_DATA = "fashion_mnist"
-"""The class table whose real training images are known."""
-
-WHERE_AND_HOW = frozenset(
-    {
-        "device",
-        "num_workers",
-        "num_cpus_per_worker",
-        "torch_threads",
-        "ingest",
-        "max_memory_gib",
-        "checkpoint_every_epochs",
-        "max_failures",
-    }
-)
-"""Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
-workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
 
 
 class CosineLinear(nn.Linear):
@@ -71,27 +51,6 @@ def build_classifier(config: TrainConfig, num_classes: int) -> nn.Module:
             model.fc = nn.Linear(NUM_FEATURES, num_classes)
     network: nn.Module = model.to(memory_format=torch.channels_last)
     return network
-
-
-def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], str]:
-    """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
-
-    A real twin does not depend on the recipe, so all recipes share it.
-    """
-    unused = {"temperature"} if config.train.head == "linear" else set()
-    identity = {
-        "schema_version": SCHEMA_VERSION,
-        "data": {"real": REAL_DATA} if config.train.data == "real" else {"image_set": recipe.hash},
-        "images_per_class": config.images_per_class,
-        "classes": recipe.classes.hash,
-        "train": config.train.model_dump(mode="json", exclude={*WHERE_AND_HOW, *unused, "data"}),
-    }
-    return identity, content_hash(identity)
-
-
-def model_directory(identity_hash: str) -> str:
-    """Where a model lies under the storage root."""
-    return f"models/{identity_hash[:ID_LENGTH]}"
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:

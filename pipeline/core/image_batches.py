@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a driver needs only `check_batches`
+    from torch import Tensor
 
 
 class ImageBatches(Protocol):
@@ -75,6 +76,8 @@ class MemoryBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `ImageBatches.epoch`."""
+        import torch
+
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images))
         share = self.batch_size // self.num_workers
         for step in range(self.steps_per_epoch):

@@ -30,10 +30,11 @@ from pipeline.core.gallery import (
 )
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_set import published_shards, shard_path
+from pipeline.core.model_identity import GROUPS
 from pipeline.core.plots import confusion_png, curves_png
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.report import Report, Stage
-from pipeline.core.verdict import GROUPS, ScoredModel
+from pipeline.core.verdict import ScoredModel
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "ray", "mlflow", "numpy", "scikit-learn")
 IMAGE_COLUMNS = ["image_id", "class_index", "class_name", "prompt", "seed", "image", "status"]

@@ -10,9 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
-
-GROUPS = ("synthetic", "real")
-"""What a model was trained on; the twins of a report, in its order."""
+from pipeline.core.model_identity import GROUPS
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.core.artifact import MANIFEST, Store
-from pipeline.core.classifier import model_directory, model_identity
 from pipeline.core.config import RunConfig
 from pipeline.core.identity import ID_LENGTH, content_hash
+from pipeline.core.model_identity import GROUPS, model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
-from pipeline.core.verdict import GROUPS
-from pipeline.stages.evaluate import evaluate
 from pipeline.stages.generate import generate
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.runtime import ray_session
@@ -75,6 +73,8 @@ def run_chain(config: RunConfig, store: Store, say: Say) -> dict[str, Any]:
                     f"{model['seconds']:.0f} s, in {store.uri(model['model_dir'])}"
                 )
         with clock.stage("evaluate"):
+            from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
+
             verdict = evaluate(config, store, {group: [directory] for group, directory in model_dirs.items()}, say)
     store.write_bytes(REPORT, store.read_bytes(verdict["report"]))
     rates = [model["images_per_s"] for model in models.values()]

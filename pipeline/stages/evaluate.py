@@ -10,18 +10,19 @@ import yaml
 
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.classes import ClassTable, load_class_table
-from pipeline.core.classifier import TrainedClassifier, load_classifier, model_directory, model_identity
+from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import ID_LENGTH, content_hash
+from pipeline.core.model_identity import GROUPS, model_directory, model_identity
 from pipeline.core.real_images import LabelledImages, open_test_set
 from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
 from pipeline.core.report_content import build_report, confusion_plots
 from pipeline.core.scoring import check_device, score
 from pipeline.core.tracking_uri import ui_command
-from pipeline.core.verdict import GROUPS, ScoredModel, check_comparable, verdict
+from pipeline.core.verdict import ScoredModel, check_comparable, verdict
 from pipeline.stages.tracking import RunHandle, tracked_run
 
 Say = Callable[[str], object]

@@ -11,11 +11,8 @@ from typing import Any
 
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
 
-import diffusers
 import ray
 import ray.data
-import torch
-import transformers
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import GenerateConfig, RunConfig
@@ -25,6 +22,7 @@ from pipeline.core.image_set import ShardSummary, claim_image_set, published_sha
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
+from pipeline.core.versions import installed_versions
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.runtime import ray_session
@@ -156,7 +154,7 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
         "device": settings.device,
         "torch_threads": settings.torch_threads,
         "num_actors": settings.num_actors,
-        "versions": {m.__name__: m.__version__ for m in (torch, diffusers, transformers, ray)},
+        "versions": installed_versions("torch", "diffusers", "transformers", "ray"),
         **set_totals(read_summaries(store, recipe.images_dir, shards)),
     }
     if manifest != before:
@@ -166,7 +164,11 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
 
 def check_machine(settings: GenerateConfig) -> None:
     """Raises `InputError` when a run on this machine alone asks for GPUs that it does not have."""
-    if settings.device == "cuda" and "RAY_ADDRESS" not in os.environ and not torch.cuda.is_available():
+    if settings.device != "cuda" or "RAY_ADDRESS" in os.environ:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
         raise InputError(
             "generate.device is cuda but this machine has no usable GPU; submit to a cluster with GPUs, or give "
             "--set generate.device=cpu --set generate.num_gpus_per_actor=0"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # The newer Parquet reader of Ray 2.60 starts an actor per 32 footers, tens of seconds for small sets.
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")
@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
-from torch import Tensor
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
@@ -32,6 +31,9 @@ from pipeline.core.training_images import (
     synthetic_images,
     usable_labels,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHUFFLE_SHARDS = 4
 """Shards that a worker mixes. Rows lie index by index, so every shard is a slice through the classes in a fixed shuffle

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.artifact import Store
-from pipeline.core.classifier import model_directory, model_identity
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
+from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
-from pipeline.stages.evaluate import evaluate
 from pipeline.stages.generate import generate
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
@@ -138,6 +137,8 @@ class Study:
                 say(f"{done}/{len(trials)} {trial[0].name}, seed {trial[1]}: top-1 {line['top1']:.4f}")
 
     def _score(self, trial: Trial, model: Mapping[str, Any], say: Say) -> dict[str, Any]:
+        from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
+
         cell, seed = trial
         group = cell.config.train.data
         verdict = evaluate(cell.trial(seed), self.store, {group: [model["model_dir"]]}, say)

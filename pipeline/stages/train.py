@@ -19,21 +19,20 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
-import torch
-import torchvision
 from pyarrow import fs
 
 from pipeline.core.artifact import MANIFEST, Store, read_manifest
-from pipeline.core.classifier import CONFIG, WEIGHTS, model_directory, model_identity
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_batches import check_batches
+from pipeline.core.model_identity import CONFIG, WEIGHTS, model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import RunHandle, tracked_run
-from pipeline.stages.train_worker import METRICS, STREAM, WorkerJob, train_worker
+from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
@@ -104,7 +103,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
         )
         use_gpu = settings.device == "cuda"
         trainer = (LocalTrainer if ON_THIS_MACHINE else ray.train.torch.TorchTrainer)(
-            train_worker,
+            run_worker,
             train_loop_config={"job": job},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=settings.num_workers,
@@ -169,7 +168,7 @@ def publish(
         "images_per_s": images / seconds,
         "seconds": seconds,
         "files": {WEIGHTS: weights_sha256},
-        "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__, "ray": ray.__version__},
+        "versions": installed_versions("torch", "torchvision", "ray"),
     }
     store.write_json(f"{model_dir}/{MANIFEST}", manifest)
 
@@ -190,8 +189,12 @@ def read_metrics(store: Store, model_dir: str) -> list[dict[str, float]]:
 def check_machine(config: RunConfig) -> None:
     """Raises `InputError` when a training on this machine alone asks for GPUs that it does not have."""
     settings = config.train
+    if settings.device != "cuda" or not ON_THIS_MACHINE:
+        return
+    import torch
+
     usable = torch.cuda.device_count()
-    if settings.device == "cuda" and ON_THIS_MACHINE and usable < settings.num_workers:
+    if usable < settings.num_workers:
         raise InputError(
             f"train.device is cuda with {settings.num_workers} workers but this machine has {usable} usable GPUs; "
             "lower train.num_workers, use --set train.device=cpu, or submit to a cluster"

@@ -7,7 +7,6 @@ import logging
 import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +17,18 @@ import torch
 from torch import nn
 
 from pipeline.core.artifact import Store, sha256_bytes
-from pipeline.core.classifier import WEIGHTS, build_classifier, weights_to_bytes
+from pipeline.core.classifier import build_classifier, weights_to_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import ImageBatches, MemoryBatches
+from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.optimizer import build_optimizer
-from pipeline.core.training_images import Arrays
 from pipeline.core.training_loop import EpochMetrics, run_epochs
 from pipeline.stages.ingest import StreamBatches
-from pipeline.stages.tracking import RunHandle
+from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob
 
-METRICS = "metrics.jsonl"
-STREAM = "train"
-"""Name of the dataset that Ray Train splits over the workers."""
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WorkerJob:
-    """What every worker is given.
-
-    Args:
-        config: of the run.
-        store: the storage root.
-        model_dir: of the model under the root.
-        num_classes: of the head.
-        num_images: of an epoch, before incomplete batches are dropped.
-        shard_size: rows of a shard of the image set; 0 when nothing is streamed.
-        arrays: images and labels in Ray's object store, or None when the images are streamed.
-        run: the MLflow run.
-    """
-
-    config: RunConfig
-    store: Store
-    model_dir: str
-    num_classes: int
-    num_images: int
-    shard_size: int
-    arrays: ray.ObjectRef[Arrays] | None
-    run: RunHandle
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.classifier import model_directory, model_identity
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
+from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages import chain
 from tests.image_sets import small_config
@@ -27,7 +27,7 @@ class Stages:
         monkeypatch.setattr(chain, "ensure_prompt_table", lambda *_: {"rows": 80, "distinct_prompts": 10})
         monkeypatch.setattr(chain, "generate", self.generate)
         monkeypatch.setattr(chain, "train_side_by_side", self.train)
-        monkeypatch.setattr(chain, "evaluate", self.evaluate)
+        monkeypatch.setattr("pipeline.stages.evaluate.evaluate", self.evaluate)
         monkeypatch.setattr(chain, "num_slots", lambda _: 4)
 
     def note(self, name: str) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.classifier import model_directory, model_identity
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
+from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.study_plan import StudyConfig, plan_study
 from pipeline.stages import study as module
@@ -38,7 +38,7 @@ class Stages:
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "generate", self.generate)
         monkeypatch.setattr(module, "train_side_by_side", self.train)
-        monkeypatch.setattr(module, "evaluate", self.evaluate)
+        monkeypatch.setattr("pipeline.stages.evaluate.evaluate", self.evaluate)
 
     def generate(self, config: RunConfig, store: Store) -> dict[str, Any]:
         self.made.append((config.recipe.guidance_scale, config.images_per_class))

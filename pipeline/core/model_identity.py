@@ -1,0 +1,52 @@
+"""What a trained model IS, where it lies and what its files are called. No torch in here: drivers start at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.core.config import RunConfig
+from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
+from pipeline.core.recipe import Recipe
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+GROUPS = ("synthetic", "real")
+"""What a model was trained on; the twins of a report, in its order."""
+REAL_DATA = "fashion_mnist"
+"""The class table whose real training images are known."""
+
+WHERE_AND_HOW = frozenset(
+    {
+        "device",
+        "num_workers",
+        "num_cpus_per_worker",
+        "torch_threads",
+        "ingest",
+        "max_memory_gib",
+        "checkpoint_every_epochs",
+        "max_failures",
+    }
+)
+"""Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
+workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
+
+
+def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], str]:
+    """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
+
+    A real twin does not depend on the recipe, so all recipes share it.
+    """
+    unused = {"temperature"} if config.train.head == "linear" else set()
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "data": {"real": REAL_DATA} if config.train.data == "real" else {"image_set": recipe.hash},
+        "images_per_class": config.images_per_class,
+        "classes": recipe.classes.hash,
+        "train": config.train.model_dump(mode="json", exclude={*WHERE_AND_HOW, *unused, "data"}),
+    }
+    return identity, content_hash(identity)
+
+
+def model_directory(identity_hash: str) -> str:
+    """Where a model lies under the storage root."""
+    return f"models/{identity_hash[:ID_LENGTH]}"

@@ -1,0 +1,49 @@
+"""What the driver of a training hands to its workers. No torch in here: drivers and Ray's controllers start at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.training_images import Arrays
+from pipeline.stages.tracking import RunHandle
+
+METRICS = "metrics.jsonl"
+STREAM = "train"
+"""Name of the dataset that Ray Train splits over the workers."""
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every worker is given.
+
+    Args:
+        config: of the run.
+        store: the storage root.
+        model_dir: of the model under the root.
+        num_classes: of the head.
+        num_images: of an epoch, before incomplete batches are dropped.
+        shard_size: rows of a shard of the image set; 0 when nothing is streamed.
+        arrays: images and labels in Ray's object store, or None when the images are streamed.
+        run: the MLflow run.
+    """
+
+    config: RunConfig
+    store: Store
+    model_dir: str
+    num_classes: int
+    num_images: int
+    shard_size: int
+    arrays: ray.ObjectRef[Arrays] | None
+    run: RunHandle
+
+
+def run_worker(settings: dict[str, Any]) -> dict[str, str | None]:
+    """`pipeline.stages.train_worker.train_worker`, whose imports only the workers pay for."""
+    from pipeline.stages.train_worker import train_worker
+
+    return train_worker(settings)
