@@ -43,8 +43,8 @@ demo: setup  ## the whole chain on the embedded generator: runs/demo/report.html
 	$(BIN)/python -m jobs.fetch_data fashion-mnist
 	$(BIN)/python -m jobs.demo
 
-test: data  ## the tests, CPU only
-	$(BIN)/python -m pytest -q
+test: data  ## the tests, CPU only, two files at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -18,6 +18,9 @@ from pipeline.core.artifact import Store
 
 REPOSITORY = Path(__file__).parent.parent
 
+# A test that needs a hub would pass here and fail behind a firewall. Set before any test file imports the hub's client.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -32,7 +35,6 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
         patch.delenv(name, raising=False)
     patch.setenv("RAY_worker_niceness", "0")  # the default of 15 starves them on a machine that does other work too
-    patch.setenv("HF_HUB_OFFLINE", "1")  # a test that needs a hub would pass here and fail behind a firewall
     yield
     patch.undo()
 

@@ -17,7 +17,7 @@ from pipeline.stages.train import read_metrics
 from tests.conftest import REPOSITORY
 from tests.image_sets import NO_MODEL
 
-EPOCHS = 8
+EPOCHS = 6
 START_TIMEOUT_S = 200
 END_TIMEOUT_S = 250
 
@@ -73,7 +73,7 @@ def test_run_finishes_after_a_worker_was_killed(victim: int, tmp_path: Path) -> 
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT, env=os.environ)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while epochs_done(root) < 3:
+        while epochs_done(root) < 2:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)

@@ -1,13 +1,14 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.image_set import shard_path
+from pipeline.core.image_set import read_summaries, read_summary, set_totals, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
 from pipeline.stages.generate import generate
@@ -21,16 +22,29 @@ def config_of(model: Path, **values: object) -> RunConfig:
         {
             "images_per_class": 4,
             "recipe": {"model": {"id": str(model)}, "width": 16, "height": 16, "num_inference_steps": 1},
-            "generate": {"shard_size": 10, "batch_size": 4},
+            "generate": {"shard_size": 10, "batch_size": 4, "num_actors": 1},
             "tracking": {"enabled": False},
             **values,
         }
     )
 
 
+@pytest.fixture(scope="module")
+def made(tiny_model: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A storage root with a finished set of 4 shards, and what `generate` said of it."""
+    root = tmp_path_factory.mktemp("made") / "runs"
+    return root, generate(config_of(tiny_model), Store.open(str(root)))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "runs"))
+def first(made: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    return made[1]
+
+
+@pytest.fixture
+def store(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Store:
+    """A copy of that root, to be changed."""
+    return Store.open(str(shutil.copytree(made[0], tmp_path / "runs")))
 
 
 def modified(store: Store, summary: dict[str, object]) -> dict[int, int]:
@@ -39,35 +53,25 @@ def modified(store: Store, summary: dict[str, object]) -> dict[int, int]:
     return {shard: path.stat().st_mtime_ns for shard, path in paths.items() if path.exists()}
 
 
-def test_a_set_is_made_resumed_and_extended_without_touching_a_shard(tiny_model: Path, store: Store):
-    first = generate(config_of(tiny_model), store)
+def test_a_set_is_resumed_and_extended_without_touching_a_shard(
+    tiny_model: Path, store: Store, first: dict[str, Any]
+) -> None:
     assert (first["rows"], first["ok"], first["images_made"], first["shards"]) == (40, 40, 40, 4)
-
     before = modified(store, first)
+    lost = read_summary(store, first["images_dir"], 2).rows_sha256
     Path(store.uri(shard_path(first["images_dir"], 2))).unlink()
-    again = generate(config_of(tiny_model), store)
-    after = modified(store, again)
-    assert again["set_sha256"] == first["set_sha256"] and again["images_made"] == 10
-    assert {k for k in after if after[k] != before[k]} == {2}
-
     larger = generate(config_of(tiny_model, images_per_class=7), store)
-    assert (larger["rows"], larger["images_made"]) == (70, 30)
-    assert {k: v for k, v in modified(store, larger).items() if k < 4} == after
+    assert (larger["rows"], larger["images_made"]) == (70, 40)  # shard 2 again, and 4, 5, 6
+    after = modified(store, larger)
+    assert {k for k in before if after[k] != before[k]} == {2}
+    assert read_summary(store, first["images_dir"], 2).rows_sha256 == lost
+    assert set_totals(read_summaries(store, first["images_dir"], range(4)))["set_sha256"] == first["set_sha256"]
 
-    smaller = generate(config_of(tiny_model), store)  # a smaller request leaves the larger set as it is
-    assert (smaller["rows"], smaller["images_made"]) == (70, 0)
 
-
-def test_another_recipe_goes_to_another_directory(tiny_model: Path, store: Store):
-    one = generate(config_of(tiny_model), store)
-    two = generate(
-        config_of(
-            tiny_model,
-            recipe={"model": {"id": str(tiny_model)}, "width": 16, "height": 16, "num_inference_steps": 2},
-        ),
-        store,
-    )
-    assert one["images_dir"] != two["images_dir"] and one["set_sha256"] != two["set_sha256"]
+def test_a_smaller_request_leaves_a_larger_set_as_it_is(tiny_model: Path, store: Store, first: dict[str, Any]) -> None:
+    before = modified(store, first)
+    smaller = generate(config_of(tiny_model, images_per_class=2), store)
+    assert (smaller["rows"], smaller["images_made"], modified(store, smaller)) == (40, 0, before)
 
 
 def test_a_model_that_breaks_on_the_worker_is_one_clear_error(tiny_model: Path, store: Store, tmp_path: Path):
@@ -90,12 +94,13 @@ def test_too_many_failed_rows_end_the_job_with_their_reasons(tiny_model: Path, s
         "scheduler": "DDIMScheduler",
     }
     with pytest.raises(WorkError, match=r"10 of 40 images .*max_failed_fraction=0.01 .*ValueError.*--retry-failed"):
-        generate(config_of(model, recipe=recipe, generate={"shard_size": 10, "num_actors": 1}), store)
+        generate(config_of(model, recipe=recipe, generate={"shard_size": 10, "batch_size": 4, "num_actors": 1}), store)
 
 
-def test_retry_makes_the_shards_with_failed_rows_again(tiny_model: Path, store: Store, monkeypatch: pytest.MonkeyPatch):
+def test_retry_makes_the_shards_with_failed_rows_again(
+    tiny_model: Path, store: Store, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_of(tiny_model)
-    good = generate(config, store)
     recipe = resolve_recipe(config)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
@@ -105,4 +110,4 @@ def test_retry_makes_the_shards_with_failed_rows_again(tiny_model: Path, store: 
     with pytest.raises(WorkError, match="10 of 40 images"):
         generate(config, store)
     mended = generate(config, store, retry_failed=True)
-    assert (mended["images_made"], mended["ok"], mended["set_sha256"]) == (10, 40, good["set_sha256"])
+    assert (mended["images_made"], mended["ok"], mended["set_sha256"]) == (10, 40, first["set_sha256"])
