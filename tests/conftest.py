@@ -63,6 +63,19 @@ def tmp_root(tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def s3_root(isolated_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a bucket on a real S3 server; the environment holds address and credentials, as a user's would."""
+    from tests.s3_server import running_s3_server
+
+    patch = pytest.MonkeyPatch()
+    with running_s3_server(tmp_path_factory.mktemp("s3"), "synthclones-test") as server:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield "s3://synthclones-test"
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium to look at pages with. Without one the test is skipped, in CI (`CI=true`) it fails."""
     for name in ("chromium", "chromium-browser", "google-chrome"):

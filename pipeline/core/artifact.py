@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.filesystems import open_filesystem
 
 MANIFEST = "manifest.json"
+_MEND_ROOT = "give a local path or s3://, gs://, and check the address and the credentials in the environment"
+_MEND_WRITE = "mend the permission, the connection or free space, then run the same command again to go on"
+_MEND_READ = "mend the permission or the connection, then run the same command again to go on"
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,15 @@ class Store:
         if "://" not in root:
             return cls(str(_local_root(root)))
         store = cls(root.rstrip("/"))
-        store._filesystem()
+        try:
+            file_system, base = open_filesystem(store.root)
+            bucket = base.partition("/")[0]
+            if file_system.type_name == "s3" and file_system.get_file_info(bucket).type == fs.FileType.NotFound:
+                raise InputError(f"--root {root!r}: there is no bucket {bucket!r}; create it, or give another root")
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"--root {root!r} cannot be opened: {_reason(error)}; {_MEND_ROOT}") from error
         return store
 
     @property
@@ -52,28 +66,28 @@ class Store:
         """The full path or URI of a file, as users know it."""
         return f"{self.root}/{path}"
 
-    def _filesystem(self) -> tuple[fs.FileSystem, str]:
-        try:
-            return fs.FileSystem.from_uri(self.root) if not self.is_local else (fs.LocalFileSystem(), self.root)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(
-                f"--root {self.root!r} cannot be opened: {error}; give a local path or s3://, gs://"
-            ) from error
-
     def filesystem(self, path: str) -> tuple[fs.FileSystem, str]:
         """(pyarrow file system, path inside it) of a file, e.g. for `pyarrow.parquet` readers."""
-        file_system, base = self._filesystem()
+        file_system, base = open_filesystem(self.root)
         return file_system, f"{base}/{path}"
+
+    @contextmanager
+    def _reaching(self, what: str, path: str, mend: str) -> Iterator[None]:
+        """Errors of a disk or a server become one `WorkError`; a file that is not there stays `FileNotFoundError`."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise WorkError(f"cannot {what} {self.uri(path)}: {_reason(error)}; {mend}") from error
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Publish a file in one atomic step, replacing an older one. Raises `WorkError` when it cannot be written."""
         try:
-            self._write_local(Path(self.root) / path, data) if self.is_local else self._write_object(path, data)
-        except OSError as error:
-            raise WorkError(
-                f"cannot write {self.uri(path)}: {error.strerror or error}; "
-                "mend the permission or free space, then run the same command again to go on"
-            ) from error
+            with self._reaching("write", path, _MEND_WRITE):
+                self._write_local(Path(self.root) / path, data) if self.is_local else self._write_object(path, data)
+        except FileNotFoundError as error:  # a bucket or folder that went away
+            raise WorkError(f"cannot write {self.uri(path)}: {_reason(error)}; {_MEND_WRITE}") from error
 
     @staticmethod
     def _write_local(target: Path, data: bytes) -> None:
@@ -101,18 +115,20 @@ class Store:
     def read_bytes(self, path: str) -> bytes:
         """The content of a file. Raises `FileNotFoundError`."""
         file_system, full = self.filesystem(path)
-        with file_system.open_input_file(full) as file:
+        with self._reaching("read", path, _MEND_READ), file_system.open_input_file(full) as file:
             return bytes(file.read())
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
         file_system, full = self.filesystem(path)
-        return bool(file_system.get_file_info(full).type == fs.FileType.File)
+        with self._reaching("look for", path, _MEND_READ):
+            return bool(file_system.get_file_info(full).type == fs.FileType.File)
 
     def list_names(self, directory: str) -> list[str]:
         """Sorted names of the published files directly in a directory; empty when it is not there."""
         file_system, full = self.filesystem(directory)
-        found = file_system.get_file_info(fs.FileSelector(full, allow_not_found=True))
+        with self._reaching("list", directory, _MEND_READ):
+            found = file_system.get_file_info(fs.FileSelector(full, allow_not_found=True))
         return sorted(i.base_name for i in found if i.type == fs.FileType.File and not i.base_name.startswith("."))
 
     def write_json(self, path: str, value: Any) -> None:
@@ -151,6 +167,12 @@ def read_manifest(store: Store, directory: str, mend: str) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise WorkError(f"{store.uri(path)} is damaged (no mapping); remove it and run the job that made it again")
     return manifest
+
+
+def _reason(error: BaseException) -> str:
+    """An error of a file system as one short line; Arrow's are long and end with advice for its developers."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).partition(" Detail:")[0].split())[:200]
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -1,0 +1,53 @@
+"""The pyarrow file system of a storage root: opened once per process, and with patience for an object store."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+CONNECT_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 60.0
+MAX_ATTEMPTS = 4
+"""Of one request; a server that is gone is given up after about 4 s. AWS's standard strategy tries again after time-outs,
+throttling and 5xx answers, and never after an answer that will not change (403, 404)."""
+
+
+@lru_cache(maxsize=16)
+def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a storage root and the root's path inside it.
+
+    S3 takes everything but the bucket from the environment, as AWS's own tools do: `AWS_ACCESS_KEY_ID`,
+    `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and `AWS_ENDPOINT_URL` for other servers than Amazon's.
+
+    Args:
+        root: an absolute local path, or a URI that pyarrow opens.
+
+    Raises:
+        OSError, ValueError, pyarrow.ArrowException: pyarrow cannot open it.
+        ValueError: an S3 URI with a query; settings there would end up in logs and manifests.
+    """
+    if "://" not in root:
+        return fs.LocalFileSystem(), root
+    parts = urlsplit(root)
+    if parts.scheme != "s3":
+        file_system, path = fs.FileSystem.from_uri(root)
+        return file_system, path
+    if parts.query or "@" in parts.netloc:
+        raise ValueError("settings of S3 belong into the environment (AWS_ENDPOINT_URL, AWS_REGION, …)")
+    if not parts.netloc:
+        raise ValueError("no bucket is named")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if endpoint is None and region is None:
+        region = fs.resolve_s3_region(parts.netloc)
+    s3 = fs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
+    )
+    return s3, f"{parts.netloc}{parts.path}"
