@@ -11,7 +11,7 @@ from pyarrow import fs
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
 MAX_ATTEMPTS = 4
-"""Of one request; a server that is gone is given up after about 4 s. AWS's standard strategy tries again after time-outs,
+"""Of one request; a gone server is given up after about 4 s. AWS's standard strategy tries again after time-outs,
 throttling and 5xx answers, and never after an answer that will not change (403, 404)."""
 
 
