@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.artifact import Store
+from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.identity import noise_seed, num_shards, row_image_id, split_image_id
@@ -81,7 +81,7 @@ def make_row(
         "reason": None,
         "width": 32,
         "height": 32,
-        "sha256": "0" * 64,
+        "sha256": sha256_bytes(data),
         "pixel_std": pixel_std(pixels),
         "seconds": 0.1,
     }

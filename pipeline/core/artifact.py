@@ -118,6 +118,15 @@ class Store:
         with self._reaching("read", path, _MEND_READ), file_system.open_input_file(full) as file:
             return bytes(file.read())
 
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is not there is no error. Raises `WorkError` when it cannot be removed."""
+        file_system, full = self.filesystem(path)
+        try:
+            with self._reaching("remove", path, _MEND_WRITE):
+                file_system.delete_file(full)
+        except FileNotFoundError:
+            pass
+
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
         file_system, full = self.filesystem(path)

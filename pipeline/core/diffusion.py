@@ -5,6 +5,7 @@ What it adds to the pipeline: embeddings once per distinct prompt, batches of on
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -100,6 +101,18 @@ class DiffusionEngine:
         flags = getattr(output, "nsfw_content_detected", None) or [False] * count
         return [GeneratedImage(image, bool(flag)) for image, flag in zip(pixels, flags, strict=False)]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the last bits of a pixel depend on beside the recipe and the batch's shape."""
+        is_cuda = self._device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self._device) if is_cuda else _cpu_name(),
+            "torch_threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+        }
+
     def _conditioning(self, texts: list[str]) -> dict[str, Any]:
         negative = self._recipe.negative_prompt or None
         names = _EMBEDDING_NAMES.get(type(self._pipeline).__name__)
@@ -131,6 +144,11 @@ class DiffusionEngine:
         else:
             self._embeddings.move_to_end(text)
         return found
+
+
+def _cpu_name() -> str:
+    """The instruction set that torch's kernels use and the processor's architecture: other CPUs round otherwise."""
+    return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _load(directory: Path, recipe: RecipeConfig) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -42,6 +42,7 @@ class ShardSummary:
         rows_sha256: over image id, status and sha256 of every row, in order.
         started: when its actor began it, seconds since 1970.
         finished: when its last image was encoded.
+        environment: device, threads and library versions that made it: with the batch shape, what the bits depend on.
     """
 
     shard: int
@@ -52,6 +53,7 @@ class ShardSummary:
     rows_sha256: str
     started: float
     finished: float
+    environment: dict[str, str] = field(default_factory=dict)
 
     def footer(self) -> dict[bytes, bytes]:
         """The key-value metadata of the shard's Parquet schema."""
@@ -95,13 +97,28 @@ def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
             )
 
 
+def read_identity(store: Store, images_dir: str) -> dict[str, Any]:
+    """What a set was begun as: recipe, shard_size, batch_size. Raises `InputError` when there is no such set."""
+    path = f"{images_dir}/{IDENTITY}"
+    if not store.exists(path):
+        raise InputError(
+            f"{store.uri(images_dir)} is not there; run `python -m jobs.generate` with the same settings first"
+        )
+    identity: dict[str, Any] = store.read_json(path)
+    return identity
+
+
+def footer_summary(metadata: dict[bytes, bytes]) -> ShardSummary:
+    """The summary in a shard's key-value metadata. Raises `KeyError`, `TypeError` or `ValueError` when it is none."""
+    return ShardSummary(**json.loads(metadata[SUMMARY_KEY]))
+
+
 def read_summary(store: Store, images_dir: str, shard: int) -> ShardSummary:
     """The summary in a shard's footer. Raises `WorkError` when the file is damaged."""
     path = shard_path(images_dir, shard)
     file_system, full = store.filesystem(path)
     try:
-        metadata = pq.read_schema(full, filesystem=file_system).metadata
-        return ShardSummary(**json.loads(metadata[SUMMARY_KEY]))
+        return footer_summary(pq.read_schema(full, filesystem=file_system).metadata)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise WorkError(
             f"{store.uri(path)} is damaged ({' '.join(str(error).split())[:120]}); remove that file and run "
@@ -124,11 +141,7 @@ def prefix_shards(store: Store, recipe: Recipe, images_per_class: int) -> tuple[
         InputError: the set is not there, or has fewer images.
     """
     images_dir = recipe.images_dir
-    if not store.exists(f"{images_dir}/{IDENTITY}"):
-        raise InputError(
-            f"{store.uri(images_dir)} is not there; run `python -m jobs.generate` with the same settings first"
-        )
-    shard_size = int(store.read_json(f"{images_dir}/{IDENTITY}")["shard_size"])
+    shard_size = int(read_identity(store, images_dir)["shard_size"])
     wanted = range(num_shards(len(recipe.classes), images_per_class, shard_size))
     published = published_shards(store, images_dir)
     missing = [shard for shard in wanted if shard not in published]
@@ -163,7 +176,14 @@ def set_totals(summaries: Sequence[ShardSummary]) -> dict[str, Any]:
         "set_sha256": sha256_bytes("\n".join(summary.rows_sha256 for summary in summaries).encode()),
         "seconds": seconds,
         "images_per_s": rows / seconds if seconds else 0.0,
+        "environments": environments(summaries),
     }
+
+
+def environments(summaries: Sequence[ShardSummary]) -> list[dict[str, Any]]:
+    """Each environment that made shards of a set, with their number; more than one means last bits may differ."""
+    seen = Counter(json.dumps(summary.environment, sort_keys=True) for summary in summaries)
+    return [{**json.loads(text), "shards": count} for text, count in sorted(seen.items())]
 
 
 def _covered_seconds(intervals: list[tuple[float, float]]) -> float:

@@ -55,24 +55,33 @@ class ShardMaker:
         self.engine = DiffusionEngine(
             local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device
         )
+        self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
 
     def make(self, shard: int) -> ShardSummary:
         """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
         started = time.time()
+        rows = list(self.rows(shard).values())
+        summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
+        self._store.write_bytes(shard_path(self._images_dir, shard), shard_bytes(rows, summary))
+        return summary
+
+    def rows(self, shard: int, wanted: Sequence[int] | None = None) -> dict[int, Row]:
+        """Rows of a shard by their number in it: all, or those of the batches that hold the `wanted` numbers."""
         prompts = self.prompt_rows(shard)
         batch_size = self._config.generate.batch_size
-        batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
+        starts: Sequence[int] = range(0, len(prompts), batch_size)
+        if wanted is not None:
+            starts = sorted({number - number % batch_size for number in wanted})
+        batches = [prompts[start : start + batch_size] for start in starts]
         encoded: list[Future[list[Row]]] = []
         for batch in batches:  # a batch is encoded on a thread while the next one is made
             began = time.perf_counter()
             results = list(self._images(batch))
             seconds = (time.perf_counter() - began) / len(batch)
             encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
-        rows = [row for future in encoded for row in future.result()]
-        summary = summarize(shard, shard * self._config.generate.shard_size, rows, started)
-        self._store.write_bytes(shard_path(self._images_dir, shard), shard_bytes(rows, summary))
-        return summary
+        made = [future.result() for future in encoded]
+        return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
 
     def prompt_rows(self, shard: int) -> list[Row]:
         """The prompt table's rows of a shard."""
@@ -125,19 +134,27 @@ class ShardMaker:
         }
 
 
-def summarize(shard: int, row_start: int, rows: Sequence[Row], started: float) -> ShardSummary:
+def summarize(
+    shard: int, row_start: int, rows: Sequence[Row], started: float, environment: dict[str, str] | None = None
+) -> ShardSummary:
     """What goes into a shard's footer."""
-    lines = "".join(f"{row['image_id']} {row['status']} {row.get('sha256')}\n" for row in rows)
     return ShardSummary(
         shard=shard,
         row_start=row_start,
         rows=len(rows),
         counts=dict(Counter(row["status"] for row in rows)),
         reasons=dict(Counter(row["reason"] for row in rows if row["status"] == FAILED)),
-        rows_sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        rows_sha256=rows_digest(rows),
         started=started,
         finished=time.time(),
+        environment=environment or {},
     )
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """sha256 over image id, status and sha256 of every row, in order."""
+    lines = "".join(f"{row['image_id']} {row['status']} {row.get('sha256')}\n" for row in rows)
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> bytes:

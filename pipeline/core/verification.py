@@ -1,0 +1,101 @@
+"""Is a published shard what its ledger and its recipe say? Every image is decoded; nothing is believed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline.core.artifact import Store
+from pipeline.core.identity import noise_seed, row_image_id
+from pipeline.core.image_set import ShardSummary, footer_summary, shard_path
+from pipeline.core.recipe import Recipe
+from pipeline.core.schema import FAILED, IMAGE_SCHEMA, OK
+from pipeline.core.shard_maker import rows_digest
+
+MAX_NAMED = 3
+"""Rows that a fault names; the rest is counted."""
+
+
+def check_shard(store: Store, recipe: Recipe, shard: int, shard_size: int) -> list[str]:
+    """What is wrong with a shard, one line each; empty when it is sound.
+
+    Checked: the file is whole Parquet of the schema; its footer's numbers; every image id and noise seed of its range
+    of rows, in order (so no gap and no double); sha256, decodability and size of every image.
+
+    Raises:
+        WorkError: the storage does not answer. A damaged shard is no error here.
+    """
+    path = shard_path(recipe.images_dir, shard)
+    try:
+        data = store.read_bytes(path)
+    except FileNotFoundError:
+        return ["it is not there"]
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        summary = footer_summary(table.schema.metadata)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        return [f"it cannot be read: {' '.join(str(error).split())[:120]}"]
+    if not table.schema.remove_metadata().equals(IMAGE_SCHEMA.remove_metadata()):
+        return ["its columns are not those of an image set"]
+    rows = table.to_pylist()
+    return [*_footer_faults(summary, shard, shard_size, rows), *_named("row", _row_faults(recipe, shard, rows))]
+
+
+def _footer_faults(summary: ShardSummary, shard: int, shard_size: int, rows: list[dict[str, Any]]) -> Iterator[str]:
+    expected = {
+        "shard": shard,
+        "row_start": shard * shard_size,
+        "rows": shard_size,
+        "counts": dict(Counter(row["status"] for row in rows)),
+        "reasons": dict(Counter(row["reason"] for row in rows if row["status"] == FAILED)),
+        "rows_sha256": rows_digest(rows),
+    }
+    if len(rows) != shard_size:
+        yield f"it holds {len(rows)} rows instead of {shard_size}"
+    for name, value in expected.items():
+        if (said := getattr(summary, name)) != value:
+            yield f"its footer says {name} {said}, its rows say {value}"
+
+
+def _row_faults(recipe: Recipe, shard: int, rows: list[dict[str, Any]]) -> Iterator[str]:
+    """One line for each wrong row."""
+    for number, row in enumerate(rows, start=shard * len(rows)):
+        identifier = row_image_id(number, recipe.permutation)
+        if row["image_id"] != identifier:
+            yield f"{number} has image_id {row['image_id']} instead of {identifier}"
+        elif row["seed"] != noise_seed(recipe.hash, identifier):
+            yield f"{number} has another seed than image {identifier} has in this recipe"
+        elif fault := image_fault(row):
+            yield f"{number} (image {identifier}): {fault}"
+
+
+def image_fault(row: dict[str, Any]) -> str | None:
+    """What is wrong with the stored image of a row, None when nothing is; a failed row must have none."""
+    data = (row["image"] or {}).get("bytes")
+    if data is None:
+        return None if row["status"] == FAILED else f"status {row['status']} without an image"
+    if row["status"] == OK and row["reason"] is not None:
+        return f"status ok with the reason {row['reason']!r}"
+    if hashlib.sha256(data).hexdigest() != row["sha256"]:
+        return "its bytes do not have its sha256"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            size = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow raises on bad bytes
+        return f"its image cannot be decoded: {error}"
+    return None if size == (row["width"], row["height"]) else f"its image is {size[0]}x{size[1]} pixels"
+
+
+def _named(what: str, faults: Iterator[str]) -> list[str]:
+    """The first faults in words and the number of the others."""
+    every = list(faults)
+    named = [f"{what} {fault}" for fault in every[:MAX_NAMED]]
+    return named if len(every) <= MAX_NAMED else [*named, f"{len(every) - MAX_NAMED} more {what}s"]

@@ -1,0 +1,116 @@
+"""What is wrong with a shard, found by spoiling sound ones in every way that a disk or a bug could."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.image_set import shard_path
+from pipeline.core.recipe import Recipe
+from pipeline.core.schema import FAILED
+from pipeline.core.shard_maker import shard_bytes, summarize
+from pipeline.core.verification import check_shard
+from tests.image_sets import small_config, write_image_set
+
+SIZE = 30
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Recipe]:
+    store = Store.open(str(tmp_path_factory.mktemp("sound")))
+    return store, write_image_set(small_config(images_per_class=6, shard_size=SIZE), store)
+
+
+def rows_of(sound: tuple[Store, Recipe], shard: int = 1) -> Rows:
+    store, recipe = sound
+    rows: Rows = pq.read_table(pa.BufferReader(store.read_bytes(shard_path(recipe.images_dir, shard)))).to_pylist()
+    return rows
+
+
+def faults(sound: tuple[Store, Recipe], data: bytes, folder: Path) -> list[str]:
+    store = Store.open(str(folder))
+    store.write_bytes(shard_path(sound[1].images_dir, 1), data)
+    return check_shard(store, sound[1], 1, SIZE)
+
+
+def test_a_sound_shard_has_no_fault(sound: tuple[Store, Recipe]) -> None:
+    store, recipe = sound
+    assert [check_shard(store, recipe, shard, SIZE) for shard in (0, 1)] == [[], []]
+
+
+def test_a_missing_shard_is_said_to_be_missing(sound: tuple[Store, Recipe]) -> None:
+    assert check_shard(*sound, 7, SIZE) == ["it is not there"]
+
+
+def test_an_honest_failed_row_is_no_fault(sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    rows = rows_of(sound)
+    nothing = dict.fromkeys(("image", "width", "height", "sha256", "pixel_std"))
+    rows[3] = {**rows[3], **nothing, "status": FAILED, "reason": "x"}
+    assert faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0)), tmp_path) == []
+
+
+def png(size: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (size, size)).save(file, "PNG")
+    return file.getvalue()
+
+
+def with_image(row: dict[str, Any], data: bytes) -> dict[str, Any]:
+    return {**row, "image": {"bytes": data, "path": None}, "sha256": sha256_bytes(data)}
+
+
+SPOILT: dict[str, tuple[Callable[[Rows], Rows], str]] = {
+    "a row twice": (lambda rows: [rows[0], rows[0], *rows[2:]], "row 31 has image_id"),
+    "a row less": (lambda rows: rows[:-1], "it holds 29 rows instead of 30"),
+    "rows in another order": (lambda rows: rows[::-1], "27 more rows"),
+    "another seed": (lambda rows: [{**rows[0], "seed": 5}, *rows[1:]], "row 30 has another seed"),
+    "changed bytes": (
+        lambda rows: [{**rows[0], "image": {"bytes": b"x", "path": None}}, *rows[1:]],
+        "its bytes do not have its sha256",
+    ),
+    "no image": (lambda rows: [with_image(rows[0], b"no image"), *rows[1:]], "cannot be decoded"),
+    "half an image": (
+        lambda rows: [with_image(rows[0], rows[0]["image"]["bytes"][:-30]), *rows[1:]],
+        "cannot be decoded",
+    ),
+    "another size": (lambda rows: [with_image(rows[0], png(8)), *rows[1:]], "its image is 8x8 pixels"),
+    "ok without an image": (lambda rows: [{**rows[0], "image": None}, *rows[1:]], "status ok without an image"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_spoilt_rows_are_named(name: str, sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    spoil, says = SPOILT[name]
+    rows = spoil(rows_of(sound))
+    found = faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0)), tmp_path)
+    assert any(says in fault for fault in found), found
+
+
+def test_a_footer_that_its_rows_do_not_bear_out(sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    rows = rows_of(sound)
+    data = shard_bytes(rows, summarize(2, SIZE, rows[1:], 0.0))
+    found = faults(sound, data, tmp_path)
+    assert [fault.split()[3] for fault in found] == ["shard", "rows", "counts", "rows_sha256"]
+
+
+@pytest.mark.parametrize("cut", [1, 10, 2000, -40])
+def test_a_torn_file_cannot_be_read(cut: int, sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    rows = rows_of(sound)
+    (fault,) = faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0))[:cut], tmp_path)
+    assert fault.startswith("it cannot be read")
+
+
+def test_a_parquet_file_of_something_else(sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"a": [1]}), sink)
+    (fault,) = faults(sound, bytes(sink.getvalue()), tmp_path)
+    assert fault.startswith("it cannot be read")

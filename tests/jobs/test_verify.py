@@ -1,0 +1,76 @@
+"""`jobs.verify` on real Ray: what is wrong is named, what is repaired is as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.config import RunConfig
+from pipeline.core.recipe import resolve_recipe
+from pipeline.stages.generate import generate
+from tests.tiny_sets import options, tiny_config
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def config(tiny_model: Path) -> RunConfig:
+    return tiny_config(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def root(config: RunConfig, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished set of 4 shards."""
+    root = tmp_path_factory.mktemp("verify") / "runs"
+    generate(config, Store.open(str(root)))
+    return root
+
+
+@pytest.fixture
+def call(tiny_model: Path, run) -> Callable[..., tuple[int, str, str]]:
+    return lambda root, *words: run("verify", *options(tiny_model, root), *words)
+
+
+def test_a_sound_set_is_told_to_be_sound(root: Path, call) -> None:
+    code, out, _ = call(root, "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0 and "40 images in 4 shards" in out
+    assert (found["rows"], found["bad"], found["missing"], found["finished"]) == (40, {}, [], True)
+
+
+def test_faults_are_named_and_repair_makes_only_those_shards_again(root: Path, config: RunConfig, call) -> None:
+    folder = root / resolve_recipe(config).images_dir
+    before = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    sha256 = json.loads((folder / MANIFEST).read_text())["set_sha256"]
+    torn, gone = folder / "shards/shard-000001.parquet", folder / "shards/shard-000002.parquet"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    gone.unlink()
+    code, _, err = call(root)
+    assert code == 1 and f"{torn}: it cannot be read" in err and f"{gone}: it is not there" in err
+    assert "error: " in err and "1 bad and 1 missing of 4 shards" in err
+
+    code, out, _ = call(root, "--repair", "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["repaired"] == [1, 2]
+    after = {path.name: path.stat().st_mtime_ns for path in (folder / "shards").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {torn.name, gone.name}
+    assert json.loads((folder / MANIFEST).read_text())["set_sha256"] == sha256
+    assert call(root)[0] == 0
+
+
+def test_a_manifest_that_is_wrong_is_found(root: Path, config: RunConfig, call) -> None:
+    path = root / resolve_recipe(config).images_dir / MANIFEST
+    right = path.read_text()
+    path.write_text(json.dumps({**json.loads(right), "ok": 39}))
+    code, _, err = call(root)
+    assert code == 1 and "it says ok 39, its shards say 40" in err
+    assert call(root, "--repair")[0] == 0
+    assert json.loads(path.read_text()) == json.loads(right)
+
+
+def test_a_set_that_is_not_there_is_named(tmp_path: Path, call) -> None:
+    code, _, err = call(tmp_path / "runs")
+    assert code == 2 and "is not there; run `python -m jobs.generate`" in err
