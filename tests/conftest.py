@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,21 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(isolated_environment: None) -> Iterator[None]:
-    """A Ray of 4 planned CPUs on this machine, shared by the session and shut down with it."""
+def ray_sessions() -> Iterator[ExitStack]:
+    """The Ray sessions of this process, ended with it."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(isolated_environment: None, ray_sessions: ExitStack) -> None:
+    """A Ray of 4 planned CPUs on this machine, shared by all test files that do not need one of their own."""
+    import ray
+
     from pipeline.stages.runtime import ray_session
 
-    with ray_session(num_cpus=4):
-        yield
+    if not ray.is_initialized():
+        ray_sessions.enter_context(ray_session(num_cpus=4))
 
 
 @pytest.fixture(scope="session")
