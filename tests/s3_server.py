@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,11 @@ class S3Server:
 
 
 @contextmanager
-def running_s3_server(folder: Path, bucket: str) -> Iterator[S3Server]:
-    """Start the server with a bucket; everything it keeps lies in `folder`."""
+def running_s3_server(folder: Path, bucket: str, ports: Sequence[int] | None = None) -> Iterator[S3Server]:
+    """Start the server with a bucket; everything it keeps lies in `folder`. With the same ports it can come back."""
     identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    ports = free_ports(2 * len(ROLES))
+    ports = ports or free_ports(2 * len(ROLES))
     options = [f"-{role}.port={ports[2 * i]}" for i, role in enumerate(ROLES)]
     options += [f"-{role}.port.grpc={ports[2 * i + 1]}" for i, role in enumerate(ROLES)]
     options += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={folder / 's3.json'}"]

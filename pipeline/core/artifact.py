@@ -10,17 +10,20 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
-from pipeline.core.errors import InputError, WorkError
-from pipeline.core.filesystems import open_filesystem
+from pipeline.core.errors import InputError, OutageError, WorkError
+from pipeline.core.filesystems import is_final, open_filesystem, outages_waited_out
+
+T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 _MEND_ROOT = "give a local path or s3://, gs://, and check the address and the credentials in the environment"
@@ -79,13 +82,45 @@ class Store:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise WorkError(f"cannot {what} {self.uri(path)}: {_reason(error)}; {mend}") from error
+            kind = WorkError if self.is_local or is_final(error) else OutageError
+            raise kind(f"cannot {what} {self.uri(path)}: {_reason(error)}; {mend}") from error
+
+    def read_with(self, path: str, read: Callable[[], T]) -> T:
+        """What a reader of pyarrow's gives for a file, tried again while the server does not answer.
+
+        Args:
+            path: of the file.
+            read: reads it, and raises what it likes about damaged content.
+
+        Raises:
+            OutageError: the server does not answer for `OUTAGE_PATIENCE_S`.
+            Exception: what `read` raised while the server answers.
+        """
+
+        def attempt() -> T:
+            try:
+                return read()
+            except (OSError, pa.ArrowException):
+                if not self.is_local:
+                    self._is_file(path)  # raises OutageError: then the content is not what was wrong
+                raise
+
+        return outages_waited_out(attempt)
+
+    def _is_file(self, path: str) -> bool:
+        file_system, full = self.filesystem(path)
+        with self._reaching("look for", path, _MEND_READ):
+            return bool(file_system.get_file_info(full).type == fs.FileType.File)
 
     def write_bytes(self, path: str, data: bytes) -> None:
         """Publish a file in one atomic step, replacing an older one. Raises `WorkError` when it cannot be written."""
-        try:
+
+        def write() -> None:
             with self._reaching("write", path, _MEND_WRITE):
                 self._write_local(Path(self.root) / path, data) if self.is_local else self._write_object(path, data)
+
+        try:
+            outages_waited_out(write)
         except FileNotFoundError as error:  # a bucket or folder that went away
             raise WorkError(f"cannot write {self.uri(path)}: {_reason(error)}; {_MEND_WRITE}") from error
 
@@ -115,29 +150,36 @@ class Store:
     def read_bytes(self, path: str) -> bytes:
         """The content of a file. Raises `FileNotFoundError`."""
         file_system, full = self.filesystem(path)
-        with self._reaching("read", path, _MEND_READ), file_system.open_input_file(full) as file:
-            return bytes(file.read())
+
+        def read() -> bytes:
+            with self._reaching("read", path, _MEND_READ), file_system.open_input_file(full) as file:
+                return bytes(file.read())
+
+        return outages_waited_out(read)
 
     def delete(self, path: str) -> None:
         """Remove a file; one that is not there is no error. Raises `WorkError` when it cannot be removed."""
         file_system, full = self.filesystem(path)
-        try:
-            with self._reaching("remove", path, _MEND_WRITE):
+
+        def remove() -> None:
+            with suppress(FileNotFoundError), self._reaching("remove", path, _MEND_WRITE):
                 file_system.delete_file(full)
-        except FileNotFoundError:
-            pass
+
+        outages_waited_out(remove)
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""
-        file_system, full = self.filesystem(path)
-        with self._reaching("look for", path, _MEND_READ):
-            return bool(file_system.get_file_info(full).type == fs.FileType.File)
+        return outages_waited_out(partial(self._is_file, path))
 
     def list_names(self, directory: str) -> list[str]:
         """Sorted names of the published files directly in a directory; empty when it is not there."""
         file_system, full = self.filesystem(directory)
-        with self._reaching("list", directory, _MEND_READ):
-            found = file_system.get_file_info(fs.FileSelector(full, allow_not_found=True))
+
+        def look() -> list[fs.FileInfo]:
+            with self._reaching("list", directory, _MEND_READ):
+                return list(file_system.get_file_info(fs.FileSelector(full, allow_not_found=True)))
+
+        found = outages_waited_out(look)
         return sorted(i.base_name for i in found if i.type == fs.FileType.File and not i.base_name.startswith("."))
 
     def write_json(self, path: str, value: Any) -> None:

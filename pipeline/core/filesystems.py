@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from pyarrow import fs
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from pipeline.core.errors import OutageError
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+OUTAGE_PATIENCE_S = 300.0
+"""How long a server may not answer before a job ends. A shard that waits to be published has cost GPU minutes."""
+_FINAL = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|HTTP status 40[0134]")
+"""Answers of S3 that the next try would get again."""
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
@@ -51,3 +66,28 @@ def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
     )
     return s3, f"{parts.netloc}{parts.path}"
+
+
+def is_final(error: OSError) -> bool:
+    """Whether an object store's error is an answer that will not change: no access, no bucket."""
+    return bool(_FINAL.search(str(error)))
+
+
+def outages_waited_out(action: Callable[[], T]) -> T:
+    """The action's value, tried again while it raises `OutageError`, for `OUTAGE_PATIENCE_S` seconds.
+
+    The waits grow from 1 s to 30 s and are random, so that a thousand workers do not come back in the same moment.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(OutageError),
+        wait=wait_random_exponential(multiplier=1, min=1, max=30),
+        stop=stop_after_delay(OUTAGE_PATIENCE_S),
+        before_sleep=_say,
+        reraise=True,
+    )
+    return retrying(action)
+
+
+def _say(state: RetryCallState) -> None:
+    assert state.outcome is not None
+    logger.warning("%s (try %d, trying again)", state.outcome.exception(), state.attempt_number)

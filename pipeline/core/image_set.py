@@ -118,7 +118,8 @@ def read_summary(store: Store, images_dir: str, shard: int) -> ShardSummary:
     path = shard_path(images_dir, shard)
     file_system, full = store.filesystem(path)
     try:
-        return footer_summary(pq.read_schema(full, filesystem=file_system).metadata)
+        schema = store.read_with(path, lambda: pq.read_schema(full, filesystem=file_system))
+        return footer_summary(schema.metadata)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise WorkError(
             f"{store.uri(path)} is damaged ({' '.join(str(error).split())[:120]}); remove that file and run "

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -74,9 +75,7 @@ def locate(image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: i
 def compare(maker: ShardMaker, store: Store, images_dir: str, shard: int, numbers: Sequence[int]) -> list[Comparison]:
     """Make the batches again that hold some rows of a shard, and compare those rows. Raises as `read_summary`."""
     then = read_summary(store, images_dir, shard).environment
-    file_system, path = store.filesystem(shard_path(images_dir, shard))
-    with pq.ParquetFile(path, filesystem=file_system) as file:
-        stored = file.read().to_pylist()
+    stored = pq.read_table(pa.BufferReader(store.read_bytes(shard_path(images_dir, shard)))).to_pylist()
     now = maker.environment
     names = sorted({*then, *now})
     differs = {n: (then.get(n, "not recorded"), now.get(n, "")) for n in names if then.get(n) != now.get(n)}

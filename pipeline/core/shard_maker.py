@@ -88,9 +88,15 @@ class ShardMaker:
         size = self._config.generate.shard_size
         first = shard * size
         part = next(part for part in self._parts if part["row_start"] <= first < part["row_stop"])
-        file_system, path = self._store.filesystem(f"{self._prompts_dir}/{part['name']}")
-        with pq.ParquetFile(path, filesystem=file_system) as file:
-            rows: list[Row] = file.read_row_group((first - part["row_start"]) // size).to_pylist()
+        name = f"{self._prompts_dir}/{part['name']}"
+        file_system, path = self._store.filesystem(name)
+
+        def read() -> list[Row]:
+            with pq.ParquetFile(path, filesystem=file_system) as file:
+                found: list[Row] = file.read_row_group((first - part["row_start"]) // size).to_pylist()
+                return found
+
+        rows = self._store.read_with(name, read)
         assert len(rows) == size, (shard, len(rows))
         return rows
 

@@ -79,7 +79,7 @@ def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
     """Some columns of a shard. Raises `WorkError` when it cannot be read."""
     file_system, full = store.filesystem(path)
     try:
-        return pq.ParquetFile(full, filesystem=file_system).read(columns)
+        return store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
     except (pa.ArrowException, OSError) as error:
         raise WorkError(
             f"{store.uri(path)} cannot be read ({' '.join(str(error).split())[:120]}); remove that file and run "

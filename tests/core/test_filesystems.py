@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pickle
 import threading
+import time
 import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError, OutageError
 from pipeline.core.filesystems import open_filesystem
+from tests.s3_server import free_ports, running_s3_server
 
 
 @pytest.fixture
@@ -86,17 +93,63 @@ def test_wrong_credentials_are_an_input_error_that_names_none(s3_root: str, monk
         open_filesystem.cache_clear()
 
 
-def test_a_server_that_is_gone_is_one_line(monkeypatch: pytest.MonkeyPatch, s3_root: str) -> None:
+def read_schema(store: Store) -> pa.Schema:
+    file_system, path = store.filesystem("a")
+    return pq.read_schema(path, filesystem=file_system)
+
+
+@pytest.fixture
+def dead_server(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store that was opened before its server went away."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     open_filesystem.cache_clear()
-    try:
-        with pytest.raises(InputError, match="cannot be opened"):
-            Store.open(f"{s3_root}/x")
-        store = Store(f"{s3_root}/x")  # opened before the server went away
-        for call in (lambda: store.write_bytes("a", b"1"), lambda: store.read_bytes("a"), lambda: store.exists("a")):
-            with pytest.raises(WorkError, match="cannot .* s3://synthclones-test/x/a"):
-                call()
-        with pytest.raises(WorkError, match="cannot list"):
-            store.list_names("a")
-    finally:
+    yield Store(f"{s3_root}/x")
+    open_filesystem.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("what", "call"),
+    [
+        ("cannot write", lambda store: store.write_bytes("a", b"1")),
+        ("cannot read", lambda store: store.read_bytes("a")),
+        ("cannot look for", lambda store: store.read_with("a", lambda: read_schema(store))),
+    ],
+)
+def test_a_server_that_is_gone_is_one_line(
+    what: str, call: Callable[[Store], object], dead_server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.core.filesystems.OUTAGE_PATIENCE_S", 0)
+    with pytest.raises(OutageError, match=f"{what} s3://synthclones-test/x/a: .*; mend the .*connection"):
+        call(dead_server)
+
+
+def test_opening_at_a_server_that_is_not_there_fails_in_seconds(dead_server: Store) -> None:
+    with pytest.raises(InputError, match="cannot be opened"):
+        Store.open(dead_server.root)
+
+
+def test_an_outage_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is killed, a writer and a reader begin, the server comes back: both end as if nothing had been."""
+    ports = free_ports(8)
+    with running_s3_server(tmp_path, "outage", ports) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
         open_filesystem.cache_clear()
+        store = Store.open("s3://outage/x")
+        store.write_bytes("before", b"1")
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(store.write_bytes, "after", b"2")
+        reading = pool.submit(store.read_bytes, "before")
+        time.sleep(6)  # longer than the file system's own tries
+        assert not writing.done() and not reading.done()
+        with running_s3_server(tmp_path, "outage", ports):
+            writing.result(timeout=100)
+            assert reading.result(timeout=100) == b"1"
+            assert store.read_bytes("after") == b"2"
+    open_filesystem.cache_clear()
+
+
+def test_damaged_content_on_a_server_that_answers_is_no_outage(store: Store) -> None:
+    store.write_bytes("a", b"no parquet")
+    with pytest.raises((OSError, pa.ArrowException)):
+        store.read_with("a", lambda: read_schema(store))
