@@ -1,0 +1,64 @@
+"""`python -m jobs.plan`: images, bytes, GPU hours and money of a preset, before anything starts and after it ran."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli import JobContext, job_options, run_job
+
+
+@click.command()
+@click.option("--cluster", metavar="NAME", help="Of the cluster file; default: h200x8, or local on CPUs.")
+@click.option("--clusters", "clusters_file", type=Path, metavar="FILE", help="Another cluster file than the one here.")
+@click.option("--spot", is_flag=True, help="At the price of machines that may be taken away.")
+@click.option(
+    "--images-per-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Of one GPU with this recipe, measured.",
+)
+@job_options
+def main(
+    job: JobContext, cluster: str | None, clusters_file: Path | None, spot: bool, images_per_s: float | None
+) -> None:
+    """Say what making the images of a preset takes and, when shards are there, what they took. Writes nothing."""
+    from pipeline.core.image_set import published_shards, read_summaries
+    from pipeline.core.recipe import resolve_recipe
+    from pipeline.core.run_plan import Market, load_clusters, plan_run, what_happened
+
+    recipe = resolve_recipe(job.config)
+    table = load_clusters(clusters_file)
+    market: Market = "spot" if spot else "on_demand"
+    name = cluster or ("h200x8" if job.config.generate.device == "cuda" else "local")
+    published = sorted(published_shards(job.store, recipe.images_dir))
+    summaries = read_summaries(job.store, recipe.images_dir, published)
+    actual = what_happened(job.config, table, name, market, summaries) if summaries else None
+    plan = plan_run(job.config, recipe, table, name, market, images_per_s, actual)
+    job.finish("\n".join(lines(plan, actual)), {"plan": plan, "actual": actual})
+
+
+def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
+    """The plan for people."""
+    estimate = "" if plan["prompts_counted"] == plan["images"] else f" (counted on {plan['prompts_counted']:,})"
+    market = plan["market"].replace("_", " ")
+    text = [
+        f"images         {plan['images']:,} of {plan['classes']:,} classes in {plan['shards']:,} shards",
+        f"prompts cut    {plan['prompts_cut']:,} at CLIP's 77 tokens{estimate}",
+        f"stored         {plan['stored_gb']:,.1f} GB, ${plan['usd_storage_per_month']:,.2f} a month",
+        f"speed          {plan['images_per_s_per_gpu']:.3g} images/s per GPU ({plan['speed_source']})",
+        f"on {plan['cluster']:<12}{plan['gpu_hours']:,.2f} GPU hours: {plan['wall_hours']:,.2f} on {plan['gpus']} GPUs",
+        f"money          ${plan['usd']:,.2f} ({market}), ${plan['usd_per_million_images']:,.0f} per million images",
+    ]
+    if actual:
+        text.append(
+            f"there already  {actual['images']:,} images, {actual['gpu_hours']:,.2f} GPU hours at "
+            f"{actual['images_per_s_per_gpu']:.3g} images/s per GPU, ${actual['usd']:,.2f}"
+        )
+    return text
+
+
+if __name__ == "__main__":
+    run_job(main)
