@@ -104,6 +104,8 @@ class GenerateConfig(Frozen):
     """The job fails when more of its rows than this failed (nsfw and blank rows are not failures)."""
     log_interval_s: float = Field(10, gt=0)
     """Seconds between progress lines."""
+    stall_timeout_s: float = Field(1800, ge=5)
+    """The job ends when no actor shows a sign of life for so long; a GPU node takes minutes to start."""
 
     @model_validator(mode="after")
     def _consistent(self) -> GenerateConfig:

@@ -5,7 +5,9 @@ What it adds to the pipeline: embeddings once per distinct prompt, batches of on
 
 from __future__ import annotations
 
+import inspect
 import platform
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -70,6 +72,9 @@ class DiffusionEngine:
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
         self._pipeline = _load(directory, recipe).to(self._device)
+        self._tells_steps = "callback_on_step_end" in inspect.signature(self._pipeline.__call__).parameters
+        self.seconds: dict[str, float] = {}
+        """Seconds of the last call by part. On a GPU the last step may still run when `decode` begins to count."""
         self._embeddings: OrderedDict[str, tuple[torch.Tensor | None, ...]] = OrderedDict()
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[GeneratedImage]:
@@ -88,8 +93,18 @@ class DiffusionEngine:
         texts = [*prompts, *[prompts[-1]] * padding]
         # Drawn on the CPU, so that the noise is the same on every device.
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in [*seeds, *[seeds[-1]] * padding]]
+        began = time.perf_counter()
+        conditioning = self._conditioning(texts)
+        encoded = last_step = time.perf_counter()
+
+        def after_step(_pipeline: Any, _step: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
+            nonlocal last_step
+            last_step = time.perf_counter()
+            return values
+
         output = self._pipeline(
-            **self._conditioning(texts),
+            **conditioning,
+            **({"callback_on_step_end": after_step} if self._tells_steps else {}),
             generator=generators,
             num_inference_steps=self._recipe.num_inference_steps,
             guidance_scale=self._recipe.guidance_scale,
@@ -97,6 +112,11 @@ class DiffusionEngine:
             height=self._recipe.height,
             output_type="np",
         )
+        self.seconds = {
+            "text_encode": encoded - began,
+            "denoise": last_step - encoded,
+            "decode": time.perf_counter() - last_step,
+        }
         pixels = (output.images[:count] * 255).round().astype(np.uint8)
         flags = getattr(output, "nsfw_content_detected", None) or [False] * count
         return [GeneratedImage(image, bool(flag)) for image, flag in zip(pixels, flags, strict=False)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -26,6 +26,7 @@ ROW_GROUP_ROWS = 128
 MAX_REASON_LENGTH = 200
 
 Row = dict[str, Any]
+OnBatch = Callable[[str, int, dict[str, float]], object]
 
 
 class ShardMaker:
@@ -37,6 +38,8 @@ class ShardMaker:
         prompts_dir: of the prompt table.
         parts: of the prompt table's manifest.
         images_dir: of the image set.
+        on_batch: called after every batch, and after every shard, with the event (`batch` or `shard`), the number of
+            images and the seconds of its parts.
 
     Raises:
         InputError: the model or the device is wrong.
@@ -44,8 +47,15 @@ class ShardMaker:
     """
 
     def __init__(
-        self, config: RunConfig, store: Store, prompts_dir: str, parts: Sequence[Mapping[str, Any]], images_dir: str
+        self,
+        config: RunConfig,
+        store: Store,
+        prompts_dir: str,
+        parts: Sequence[Mapping[str, Any]],
+        images_dir: str,
+        on_batch: OnBatch = lambda _event, _images, _seconds: None,
     ) -> None:
+        self._on_batch = on_batch
         self._config = config
         self._store = store
         self._prompts_dir = prompts_dir
@@ -57,19 +67,24 @@ class ShardMaker:
         )
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
+        self._encode_s = 0.0  # of the shard in the making
 
     def make(self, shard: int) -> ShardSummary:
         """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
         started = time.time()
         rows = list(self.rows(shard).values())
         summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
-        self._store.write_bytes(shard_path(self._images_dir, shard), shard_bytes(rows, summary))
+        data = shard_bytes(rows, summary)
+        began = time.perf_counter()
+        self._store.write_bytes(shard_path(self._images_dir, shard), data)
+        self._on_batch("shard", 0, {"write": time.perf_counter() - began, "encode": self._encode_s})
         return summary
 
     def rows(self, shard: int, wanted: Sequence[int] | None = None) -> dict[int, Row]:
         """Rows of a shard by their number in it: all, or those of the batches that hold the `wanted` numbers."""
         prompts = self.prompt_rows(shard)
         batch_size = self._config.generate.batch_size
+        self._encode_s = 0.0
         starts: Sequence[int] = range(0, len(prompts), batch_size)
         if wanted is not None:
             starts = sorted({number - number % batch_size for number in wanted})
@@ -80,6 +95,7 @@ class ShardMaker:
             results = list(self._images(batch))
             seconds = (time.perf_counter() - began) / len(batch)
             encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
+            self._on_batch("batch", len(batch), self.engine.seconds)
         made = [future.result() for future in encoded]
         return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
 
@@ -112,9 +128,12 @@ class ShardMaker:
                 yield from self._images([row])
 
     def _rows(self, batch: Sequence[Row], results: Sequence[GeneratedImage | Exception], seconds: float) -> list[Row]:
-        return [
+        began = time.perf_counter()
+        rows = [
             {**row, **self._outcome(result), "seconds": seconds} for row, result in zip(batch, results, strict=True)
         ]
+        self._encode_s += time.perf_counter() - began
+        return rows
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
         if isinstance(result, Exception):

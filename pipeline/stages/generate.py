@@ -25,6 +25,7 @@ from pipeline.core.schema import FAILED
 from pipeline.core.versions import installed_versions
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.pulse import ask, start_pulse, watched
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shard_actor import ShardActor
 from pipeline.stages.tracking import RunHandle, tracked_run
@@ -89,7 +90,8 @@ def make_shards(
         Progress(total, done_before * settings.shard_size, settings.num_actors, settings.log_interval_s) as progress,
     ):
         made = 0
-        for summary in finished_shards(config, recipe, store, parts, shards):
+        pulse = start_pulse()
+        for summary in finished_shards(config, recipe, store, parts, shards, pulse):
             failed.update(summary.reasons)
             made += summary.rows
             progress.start_clock(time.time() - summary.started)
@@ -99,12 +101,16 @@ def make_shards(
                 done_before + made // settings.shard_size,
             )
             check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
+        run.log_metrics({f"seconds.{kind}": value for kind, value in ask(pulse).seconds.items()}, len(shards))
 
 
 def finished_shards(
-    config: RunConfig, recipe: Recipe, store: Store, parts: list[dict[str, Any]], shards: list[int]
+    config: RunConfig, recipe: Recipe, store: Store, parts: list[dict[str, Any]], shards: list[int], pulse: Any
 ) -> Iterator[ShardSummary]:
-    """The Ray graph: shard numbers -> actor pool -> summaries, as they are published."""
+    """The Ray graph: shard numbers -> actor pool -> summaries, as they are published.
+
+    `pulse` is the handle of the `Pulse` actor that the pool talks to.
+    """
     settings = config.generate
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
@@ -127,9 +133,11 @@ def finished_shards(
             "prompts_dir": recipe.prompts_dir,
             "parts": parts,
             "images_dir": recipe.images_dir,
+            "pulse": pulse,
         },
     )
-    for row in results.iter_rows():
+    needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
+    for row in watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s):
         if row["error"]:
             raise (InputError if row["is_input"] else WorkError)(row["error"])
         yield ShardSummary(**json.loads(row["summary"]))

@@ -19,12 +19,21 @@ class ShardActor:
     An error of the start or of publishing is a row too: Ray would restart the actor again and again, and wrap the
     reason in several layers. torch and diffusers are imported here, on the worker, and not on the driver.
 
-    Args: see `pipeline.core.shard_maker.ShardMaker`.
+    Args:
+        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step; for the others see
+            `pipeline.core.shard_maker.ShardMaker`.
     """
 
     def __init__(
-        self, config: RunConfig, store: Store, prompts_dir: str, parts: Sequence[Mapping[str, Any]], images_dir: str
+        self,
+        config: RunConfig,
+        store: Store,
+        prompts_dir: str,
+        parts: Sequence[Mapping[str, Any]],
+        images_dir: str,
+        pulse: Any,
     ) -> None:
+        pulse.beat.remote("starting")
         import torch
 
         from pipeline.core.shard_maker import ShardMaker
@@ -32,7 +41,8 @@ class ShardActor:
         torch.set_num_threads(config.generate.torch_threads)
         self._error: Exception | None = None
         try:
-            self._maker = ShardMaker(config, store, prompts_dir, parts, images_dir)
+            self._maker = ShardMaker(config, store, prompts_dir, parts, images_dir, pulse.beat.remote)
+            pulse.beat.remote("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
             self._error = error
 

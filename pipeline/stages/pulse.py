@@ -1,0 +1,143 @@
+"""Signs of life of the pool: every actor tells a small one what it does, so the driver can tell slow from dead."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.core.stall import StallClock
+
+T = TypeVar("T")
+POLL_S = 2.0
+WARN_AFTER_S = 45.0
+"""With the time of a poll and of an answer a stalled job says so within a minute."""
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """What the pool has told so far.
+
+    Args:
+        quiet_s: seconds since the last word of any actor.
+        starting: actors that began to load the model, over the whole run.
+        ready: actors that have loaded it, over the whole run.
+        images: that went through an engine, those of lost shards included.
+        seconds: work of all actors by kind: text_encode, denoise, decode, encode, write.
+    """
+
+    quiet_s: float
+    starting: int
+    ready: int
+    images: int
+    seconds: dict[str, float]
+
+
+class Pulse:
+    """The small actor. It reserves no CPU: a call is a few additions."""
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+        self._events: Counter[str] = Counter()
+        self._images = 0
+        self._seconds: dict[str, float] = {}
+
+    def beat(self, event: str, images: int = 0, seconds: Mapping[str, float] | None = None) -> None:
+        """An actor says that it is `starting`, `ready`, or has done a `batch` or a `shard`."""
+        self._last_s = time.monotonic()
+        self._events[event] += 1
+        self._images += images
+        for kind, value in (seconds or {}).items():
+            self._seconds[kind] = self._seconds.get(kind, 0.0) + value
+
+    def vitals(self) -> Vitals:
+        """The sums so far."""
+        quiet_s = time.monotonic() - self._last_s
+        return Vitals(quiet_s, self._events["starting"], self._events["ready"], self._images, dict(self._seconds))
+
+
+def start_pulse() -> Any:
+    """A `Pulse` on the driver's node, where no lost worker takes it away."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return ray.remote(num_cpus=0, max_restarts=-1)(Pulse).options(scheduling_strategy=here).remote()
+
+
+class _End:
+    """After the last item, or instead of it."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def watched(rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float) -> Iterator[T]:
+    """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool shows no sign of life.
+
+    The iterator itself waits without an end, e.g. for a GPU that no node has, so it runs on a thread of its own.
+
+    Args:
+        rows: the iterator.
+        pulse: handle of a `Pulse` actor that the pool talks to.
+        needs: resources that one actor of the pool reserves, for the message.
+        stall_timeout_s: quiet seconds after which it is given up.
+
+    Raises:
+        WorkError: nothing has happened for `stall_timeout_s`.
+        Exception: what `rows` raised.
+    """
+    found: queue.Queue[T | _End] = queue.Queue()
+
+    def pull() -> None:
+        try:
+            for row in rows:
+                found.put(row)
+            found.put(_End())
+        except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
+            found.put(_End(error))
+
+    threading.Thread(target=pull, daemon=True).start()
+    clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+    last_row_s = time.monotonic()
+    while True:
+        try:
+            item = found.get(timeout=POLL_S)
+        except queue.Empty:
+            vitals = ask(pulse)
+            quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
+            if line := clock.look(quiet_s, situation(vitals, needs)):
+                print(f"generate: {line}", flush=True)
+            continue
+        if isinstance(item, _End):
+            if item.error is not None:
+                raise item.error
+            return
+        last_row_s = time.monotonic()
+        yield item
+
+
+def ask(pulse: Any) -> Vitals:
+    """The vitals of a `Pulse` actor; nobody's when it does not answer, as after the loss of its node."""
+    try:
+        vitals: Vitals = ray.get(pulse.vitals.remote(), timeout=10)
+    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+        return Vitals(float("inf"), 0, 0, 0, {})
+    return vitals
+
+
+def situation(vitals: Vitals, needs: Mapping[str, float]) -> str:
+    """What a quiet pool waits for, as far as it can be told."""
+    if vitals.ready:
+        return f"of {vitals.ready} actors that were ready none has finished a batch since"
+    if vitals.starting:
+        return f"{vitals.starting} actors are loading the model"
+    there = ray.cluster_resources()
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+    has = ", ".join(f"{there.get(name, 0):g} {name}" for name, amount in needs.items() if amount)
+    return f"no actor could start; each needs {wanted or 'nothing'}, all nodes together have {has or 'enough'}"

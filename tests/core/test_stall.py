@@ -1,0 +1,27 @@
+"""When a quiet job speaks and when it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.core.errors import WorkError
+from pipeline.core.stall import StallClock
+
+
+def test_it_speaks_once_for_each_span_of_silence() -> None:
+    clock = StallClock(10, 100)
+    said = [clock.look(quiet, "x") is not None for quiet in (0, 9, 10, 11, 19, 20, 35, 36)]
+    assert said == [False, False, True, False, False, True, True, False]
+
+
+def test_after_a_sign_of_life_it_starts_anew() -> None:
+    clock = StallClock(10, 100)
+    assert clock.look(25, "x")
+    assert clock.look(3, "x") is None
+    assert clock.look(12, "a reason") == "nothing has happened for 12 s: a reason"
+
+
+def test_it_gives_up_with_the_reason_and_the_mend() -> None:
+    clock = StallClock(10, 100)
+    with pytest.raises(WorkError, match=r"for 100 s: no GPU; .* run the same command again, .*stall_timeout_s"):
+        clock.look(100, "no GPU")

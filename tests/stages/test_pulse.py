@@ -1,0 +1,71 @@
+"""Signs of life on real Ray: what they add up to, and what a pool that cannot start is told."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import ray
+
+from pipeline.core.errors import WorkError
+from pipeline.stages import pulse as module
+from pipeline.stages.generate import generate
+from pipeline.stages.pulse import ask, start_pulse, watched
+from tests.tiny_sets import tiny_config
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_beats_add_up() -> None:
+    pulse = start_pulse()
+    pulse.beat.remote("starting")
+    pulse.beat.remote("ready")
+    for seconds in (0.5, 0.25):
+        pulse.beat.remote("batch", 5, {"denoise": seconds})
+    vitals = ask(pulse)
+    assert (vitals.starting, vitals.ready, vitals.images) == (1, 1, 10)
+    assert vitals.seconds == {"denoise": 0.75} and 0 <= vitals.quiet_s < 30
+
+
+def test_rows_and_errors_come_through() -> None:
+    pulse = start_pulse()
+    assert list(watched(iter([1, 2, 3]), pulse, {}, 60)) == [1, 2, 3]
+
+    def breaks():
+        yield 1
+        raise KeyError("x")
+
+    rows = watched(breaks(), pulse, {}, 60)
+    assert next(rows) == 1
+    with pytest.raises(KeyError):
+        next(rows)
+
+
+def test_slow_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row comes for longer than the timeout, but an actor goes on telling of batches."""
+    monkeypatch.setattr(module, "POLL_S", 0.1)
+    pulse = start_pulse()
+
+    def slow():
+        for _ in range(30):
+            ray.get(pulse.beat.remote("batch"))
+            time.sleep(0.1)
+        yield "row"
+
+    assert list(watched(slow(), pulse, {}, 1.5)) == ["row"]
+
+
+def test_a_pool_that_cannot_start_says_why_and_ends(
+    tiny_model, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Actors that need more CPUs than all nodes have: Ray itself would wait without an end."""
+    from pipeline.core.artifact import Store
+
+    monkeypatch.setattr(module, "POLL_S", 0.5)
+    monkeypatch.setattr(module, "WARN_AFTER_S", 3.0)
+    config = tiny_config(tiny_model)
+    greedy = config.generate.model_copy(update={"num_cpus_per_actor": 64.0, "stall_timeout_s": 8.0})
+    store = Store.open(str(tmp_path / "runs"))
+    with pytest.raises(WorkError, match=r"no actor could start; each needs 64 CPU, all nodes together have 4 CPU"):
+        generate(config.model_copy(update={"generate": greedy}), store)
+    assert "generate: nothing has happened for" in capsys.readouterr().out
