@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import nearest
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 
 ASSETS = Path(__file__).parent.parent / "assets"
 
@@ -45,7 +45,7 @@ def read_small_table(path: str, schema: pa.Schema, mend: str) -> pa.Table:
         table = pq.read_table(pa.BufferReader(Store.open(folder or separator or ".").read_bytes(name)))
     except FileNotFoundError:
         raise InputError(f"table {path!r} does not exist; check the path ({mend})") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (WorkError, OSError, ValueError, pa.ArrowException) as error:
         raise InputError(f"table {path!r} cannot be read: {error}; {mend}") from error
     if missing := [field.name for field in schema if field.name not in table.schema.names]:
         raise InputError(f"table {path!r} lacks the column(s) {', '.join(missing)}; {mend}")
