@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
+from pipeline.cli import JobContext, job_options_with, run_job
 
 
 @click.command()
 @click.option("--retry-failed", is_flag=True, help="Make the shards again that hold failed images.")
-@job_options
+@job_options_with(shortcuts={"--max-failed-rows": "generate.max_failed_rows"})
 def main(job: JobContext, retry_failed: bool) -> None:
     """Make the images of a recipe that are not there yet."""
     from pipeline.stages.generate import generate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, NoReturn
@@ -48,7 +48,11 @@ def print_summary(human: str, summary: dict[str, Any], json_output: bool) -> Non
 
 
 def job_options_with(
-    default_preset: str | None = None, default_root: str = "runs", *, plans: bool = False
+    default_preset: str | None = None,
+    default_root: str = "runs",
+    *,
+    plans: bool = False,
+    shortcuts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a click command the shared options; it is then called with a `JobContext` first.
 
@@ -58,8 +62,10 @@ def job_options_with(
         default_preset: the preset when neither --preset nor --config is given; None makes that an error.
         default_root: the storage root when --root is not given.
         plans: the body runs on --dry-run too, and prints its own plan (`JobContext.dry_run`).
+        shortcuts: further options that take a whole number, with the config key that each is short for.
     """
     presets = ", ".join(preset_names())
+    keys = {"--images-per-class": "images_per_class", **(shortcuts or {})}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @click.option("--preset", metavar="NAME", help=f"Run preset: {presets}. Default: {default_preset or 'none'}.")
@@ -67,7 +73,7 @@ def job_options_with(
             "--config", "config_files", multiple=True, metavar="FILE", help="YAML over the preset; repeatable."
         )
         @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="E.g. train.epochs=5; repeatable.")
-        @click.option("--images-per-class", type=int, metavar="N", help="Short for --set images_per_class=N.")
+        @_number_options(keys)
         @click.option(
             "--root",
             default=default_root,
@@ -82,7 +88,6 @@ def job_options_with(
             preset: str | None,
             config_files: tuple[str, ...],
             overrides: tuple[str, ...],
-            images_per_class: int | None,
             root: str,
             dry_run: bool,
             json_output: bool,
@@ -92,7 +97,8 @@ def job_options_with(
                 if default_preset is None:
                     raise InputError(f"give --preset NAME ({presets}) or --config FILE")
                 preset = default_preset
-            extra = [] if images_per_class is None else [f"images_per_class={images_per_class}"]
+            given = {key: arguments.pop(_parameter(option)) for option, key in keys.items()}
+            extra = [f"{key}={value}" for key, value in given.items() if value is not None]
             config = load_config(preset, config_files, [*overrides, *extra])
             store = Store.open(root)
             if dry_run and not plans:
@@ -101,6 +107,19 @@ def job_options_with(
             function(JobContext(config, store, json_output, dry_run), **arguments)
 
         return command
+
+    return decorate
+
+
+def _parameter(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
+def _number_options(keys: Mapping[str, str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option, key in reversed(list(keys.items())):
+            function = click.option(option, type=int, metavar="N", help=f"Short for --set {key}=N.")(function)
+        return function
 
     return decorate
 

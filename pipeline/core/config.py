@@ -102,6 +102,10 @@ class GenerateConfig(Frozen):
     """Where the model runs; there is no fallback from one to the other."""
     max_failed_fraction: float = Field(0.01, ge=0, le=1)
     """The job fails when more of its rows than this failed (nsfw and blank rows are not failures)."""
+    max_failed_rows: int | None = Field(None, ge=0)
+    """The job also fails when more of its rows than this failed; default: no such limit."""
+    preflight: Literal["auto", "always", "never"] = "auto"
+    """One worker tries one image before the pool starts; `auto`: on a cluster (RAY_ADDRESS), where a pool costs."""
     log_interval_s: float = Field(10, gt=0)
     """Seconds between progress lines."""
     stall_timeout_s: float = Field(1800, ge=5)

@@ -23,6 +23,7 @@ from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.versions import installed_versions
+from pipeline.stages.preflight import check_storage, is_wanted, preflight
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.pulse import ask, start_pulse, watched
@@ -51,6 +52,7 @@ def generate(config: RunConfig, store: Store, *, retry_failed: bool = False) -> 
     check_machine(config.generate)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     claim_image_set(config, recipe, store)
+    check_storage(store, recipe.images_dir)
     wanted = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
     done = published_shards(store, recipe.images_dir).intersection(wanted)
     if retry_failed:
@@ -58,15 +60,17 @@ def generate(config: RunConfig, store: Store, *, retry_failed: bool = False) -> 
         done -= {summary.shard for summary in summaries if summary.counts.get(FAILED)}
     missing = [shard for shard in wanted if shard not in done]
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
+    made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
         if missing:
-            make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run)
+            made = make_shards(
+                config, recipe, store, parts, missing, done_before=len(done), run=run, replace=retry_failed
+            )
         manifest = publish_manifest(config, recipe, store, list(wanted))
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
         )
     check_failures(config, recipe, store, manifest["failed"], manifest["rows"], manifest["failure_reasons"])
-    made = len(missing) * config.generate.shard_size
     return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
 
 
@@ -79,8 +83,16 @@ def make_shards(
     *,
     done_before: int,
     run: RunHandle,
-) -> None:
-    """Make and publish the given shards. Raises `InputError` or `WorkError` with the first worker's reason."""
+    replace: bool,
+) -> int:
+    """Make and publish the given shards; how many images were made here.
+
+    Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
+
+    Raises:
+        InputError: the first worker's reason, when the user can mend it.
+        WorkError: every other reason.
+    """
     settings = config.generate
     total = (done_before + len(shards)) * settings.shard_size
     failed: Counter[str] = Counter()
@@ -89,27 +101,40 @@ def make_shards(
         ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))),
         Progress(total, done_before * settings.shard_size, settings.num_actors, settings.log_interval_s) as progress,
     ):
-        made = 0
+        made = found = 0
         pulse = start_pulse()
-        for summary in finished_shards(config, recipe, store, parts, shards, pulse):
+        if is_wanted(config):
+            took = preflight(config, recipe, store, parts, pulse)
+            print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
+        for summary, is_new in finished_shards(config, recipe, store, parts, shards, pulse, replace=replace):
             failed.update(summary.reasons)
-            made += summary.rows
-            progress.start_clock(time.time() - summary.started)
+            found += summary.rows
+            made += summary.rows if is_new else 0
+            if is_new:
+                progress.start_clock(time.time() - summary.started)
             progress.add(summary.rows, sum(summary.reasons.values()))
             run.log_metrics(
-                {"images": done_before * settings.shard_size + made, "failed_images": sum(failed.values())},
-                done_before + made // settings.shard_size,
+                {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
+                done_before + found // settings.shard_size,
             )
             check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
         run.log_metrics({f"seconds.{kind}": value for kind, value in ask(pulse).seconds.items()}, len(shards))
+    return made
 
 
 def finished_shards(
-    config: RunConfig, recipe: Recipe, store: Store, parts: list[dict[str, Any]], shards: list[int], pulse: Any
-) -> Iterator[ShardSummary]:
-    """The Ray graph: shard numbers -> actor pool -> summaries, as they are published.
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    parts: list[dict[str, Any]],
+    shards: list[int],
+    pulse: Any,
+    *,
+    replace: bool,
+) -> Iterator[tuple[ShardSummary, bool]]:
+    """The Ray graph: shard numbers -> actor pool -> (summary, whether it was made here), as they are published.
 
-    `pulse` is the handle of the `Pulse` actor that the pool talks to.
+    `pulse` is the handle of the `Pulse` actor that the pool talks to; for `replace` see `ShardActor`.
     """
     settings = config.generate
     context = ray.data.DataContext.get_current()
@@ -134,13 +159,14 @@ def finished_shards(
             "parts": parts,
             "images_dir": recipe.images_dir,
             "pulse": pulse,
+            "replace": replace,
         },
     )
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
     for row in watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s):
         if row["error"]:
             raise (InputError if row["is_input"] else WorkError)(row["error"])
-        yield ShardSummary(**json.loads(row["summary"]))
+        yield ShardSummary(**json.loads(row["summary"])), bool(row["made"])
 
 
 def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: list[int]) -> dict[str, Any]:
@@ -187,10 +213,15 @@ def check_failures(
     config: RunConfig, recipe: Recipe, store: Store, failed: int, total: int, reasons: dict[str, int]
 ) -> None:
     """Raises `WorkError` when more rows failed than the config allows."""
-    limit = config.generate.max_failed_fraction
-    if failed > limit * total:
-        most = "; ".join(f"{count} x {reason}" for reason, count in list(reasons.items())[:3])
+    settings = config.generate
+    limits = {"max_failed_fraction": settings.max_failed_fraction * total}
+    if settings.max_failed_rows is not None:
+        limits["max_failed_rows"] = settings.max_failed_rows
+    exceeded = next((name for name, limit in limits.items() if failed > limit), None)
+    if exceeded:
+        most = "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons).most_common(3))
         raise WorkError(
             f"{failed} of {total} images of {store.uri(recipe.images_dir)} failed, more than "
-            f"generate.max_failed_fraction={limit} allows ({most}); mend the cause and run again with --retry-failed"
+            f"generate.{exceeded}={getattr(settings, exceeded)} allows ({most}); mend the cause and run again with "
+            "--retry-failed"
         )

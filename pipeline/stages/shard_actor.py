@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.image_set import read_summary, shard_path
 
 Batch = dict[str, Any]
 
@@ -20,8 +21,10 @@ class ShardActor:
     reason in several layers. torch and diffusers are imported here, on the worker, and not on the driver.
 
     Args:
-        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step; for the others see
-            `pipeline.core.shard_maker.ShardMaker`.
+        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
+        replace: make a shard again that is published already. Otherwise it is left alone: a lost actor or another
+            driver on the same set may have published it since this driver looked.
+        others: see `pipeline.core.shard_maker.ShardMaker`.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class ShardActor:
         parts: Sequence[Mapping[str, Any]],
         images_dir: str,
         pulse: Any,
+        replace: bool,
     ) -> None:
         pulse.beat.remote("starting")
         import torch
@@ -39,6 +43,7 @@ class ShardActor:
         from pipeline.core.shard_maker import ShardMaker
 
         torch.set_num_threads(config.generate.torch_threads)
+        self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
             self._maker = ShardMaker(config, store, prompts_dir, parts, images_dir, pulse.beat.remote)
@@ -47,17 +52,20 @@ class ShardActor:
             self._error = error
 
     def __call__(self, batch: Batch) -> Batch:
-        """Make the shard of a batch of one row `shard`; a row of `shard`, `summary` (JSON) and `error`, `is_input`."""
-        (shard,) = batch["shard"]
-        summary, error = "", self._error
+        """Make the shard of a batch of one row `shard`; a row of `shard`, `made`, `summary`, `error`, `is_input`."""
+        shard = int(batch["shard"][0])
+        summary, made, error = "", False, self._error
         if error is None:
             try:
-                summary = json.dumps(self._maker.make(int(shard)).__dict__)
+                made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
+                done = self._maker.make(shard) if made else read_summary(self._store, self._images_dir, shard)
+                summary = json.dumps(done.__dict__)
             except Exception as caught:  # noqa: BLE001
                 error = caught
         message = "" if error is None else describe(error)
         return {
-            "shard": [int(shard)],
+            "shard": [shard],
+            "made": [made],
             "summary": [summary],
             "error": [message],
             "is_input": [isinstance(error, InputError)],

@@ -11,7 +11,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import read_summaries, read_summary, set_totals, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
-from pipeline.stages.generate import generate
+from pipeline.stages.generate import check_failures, generate
 from pipeline.stages.prompts import ensure_prompt_table
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -95,6 +95,26 @@ def test_too_many_failed_rows_end_the_job_with_their_reasons(tiny_model: Path, s
     }
     with pytest.raises(WorkError, match=r"10 of 40 images .*max_failed_fraction=0.01 .*ValueError.*--retry-failed"):
         generate(config_of(model, recipe=recipe, generate={"shard_size": 10, "batch_size": 4, "num_actors": 1}), store)
+
+
+def test_a_limit_in_rows_counts_beside_the_fraction(tiny_model: Path, store: Store):
+    config = config_of(tiny_model, generate={"max_failed_fraction": 1, "max_failed_rows": 3})
+    recipe = resolve_recipe(config)
+    check_failures(config, recipe, store, 3, 40, {"X: a": 3})
+    with pytest.raises(WorkError, match=r"max_failed_rows=3 allows \(3 x X: b; 1 x X: a\)"):
+        check_failures(config, recipe, store, 4, 40, {"X: a": 1, "X: b": 3})
+
+
+def test_a_shard_that_another_driver_published_meanwhile_is_left_alone(
+    tiny_model: Path, store: Store, first: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other driver is real enough: its shards are there although this one's look at the ledger saw none."""
+    before = modified(store, first)
+    Path(store.uri(shard_path(first["images_dir"], 2))).unlink()
+    monkeypatch.setattr("pipeline.stages.generate.published_shards", lambda store, images_dir: set())
+    again = generate(config_of(tiny_model), store)
+    assert (again["images_made"], again["rows"], again["set_sha256"]) == (10, 40, first["set_sha256"])
+    assert {k for k, written in modified(store, first).items() if written != before[k]} == {2}
 
 
 def test_retry_makes_the_shards_with_failed_rows_again(
