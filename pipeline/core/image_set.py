@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
 from pipeline.core.recipe import Recipe
-from pipeline.core.schema import FAILED, OK
+from pipeline.core.schema import FAILED, OK, ROW_FORMAT
 
 IDENTITY = "identity.json"
 """Written first and never changed: the recipe, and the shapes that a set keeps for life."""
@@ -82,19 +82,31 @@ def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
     path = f"{recipe.images_dir}/{IDENTITY}"
     shapes = {"shard_size": config.generate.shard_size, "batch_size": config.generate.batch_size}
     if not store.exists(path):
-        store.write_json(path, {"recipe_hash": recipe.hash, "recipe": recipe.identity, **shapes})
+        about = {"recipe_hash": recipe.hash, "recipe": recipe.identity, "row_format": ROW_FORMAT}
+        store.write_json(path, {**about, **shapes})
         return
     identity = store.read_json(path)
     if identity["recipe_hash"] != recipe.hash:
         raise WorkError(
             f"{store.uri(path)} belongs to recipe {identity['recipe_hash']}, not {recipe.hash}; move it away"
         )
+    check_row_format(identity, store.uri(recipe.images_dir))
     for name, value in shapes.items():
         if identity[name] != value:
             raise InputError(
                 f"{store.uri(recipe.images_dir)} was begun with {name} {identity[name]}, the config says {value}; "
                 f"give --set generate.{name}={identity[name]}, or another --root"
             )
+
+
+def check_row_format(identity: Mapping[str, Any], where: str) -> None:
+    """Raises `InputError` when a set's shards have other columns than this version writes."""
+    begun = identity.get("row_format", 1)
+    if begun != ROW_FORMAT:
+        raise InputError(
+            f"{where} was begun with row format {begun}, this version writes {ROW_FORMAT}; give another --root, or go "
+            "on with the version that began it"
+        )
 
 
 def read_identity(store: Store, images_dir: str) -> dict[str, Any]:

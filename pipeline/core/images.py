@@ -1,9 +1,10 @@
-"""Pixels to stored bytes, and the one number that tells a blank image."""
+"""Pixels to stored bytes, and the numbers that tell a blank image and near-duplicates."""
 
 from __future__ import annotations
 
 import io
 
+import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,3 +34,11 @@ def encode_image(pixels: NDArray[np.uint8], recipe: RecipeConfig) -> bytes:
 def pixel_std(pixels: NDArray[np.uint8]) -> float:
     """Standard deviation over all values of an image, 0..255."""
     return float(pixels.std())
+
+
+def perceptual_hash(pixels: NDArray[np.uint8]) -> str:
+    """64-bit DCT hash of an image uint8 [H, W, 3] as 16 hex digits.
+
+    `imagehash.hex_to_hash(a) - imagehash.hex_to_hash(b)` is the distance of two, 0..64 bits.
+    """
+    return str(imagehash.phash(Image.fromarray(pixels)))

@@ -1,4 +1,4 @@
-"""Arrow schemas of the tables on disk. Columns are only ever added, with `SCHEMA_VERSION` raised."""
+"""Arrow schemas of the tables on disk. Columns are only ever added, with `ROW_FORMAT` raised."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ PROMPT_SCHEMA = pa.schema(
     ]
 )
 
+ROW_FORMAT = 2
+"""Of the shards of an image set. A set keeps the one it was begun with; it changes no pixel, so it is in no hash."""
+
 OK = "ok"
 FAILED = "failed"
 NSFW = "nsfw"
@@ -37,7 +40,9 @@ IMAGE_SCHEMA = pa.schema(
         pa.field("width", pa.int32()),  # pixels
         pa.field("height", pa.int32()),
         pa.field("sha256", pa.string()),  # of the encoded bytes
+        pa.field("phash", pa.string()),  # perceptual hash, 16 hex digits; few bits apart means near-duplicates
         pa.field("pixel_std", pa.float32()),  # 0..255; near 0 means a blank image
+        pa.field("nsfw_score", pa.float32()),  # above 0 means flagged; null when no checker gives one
         pa.field("seconds", pa.float32(), nullable=False),  # engine time of its batch / rows in it
     ],
     # `datasets.load_dataset("parquet", …)` reads the image column's type from this key; the plain ones it infers.

@@ -16,7 +16,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
 from pipeline.core.image_set import ShardSummary, shard_path
-from pipeline.core.images import BLANK_PIXEL_STD, encode_image, pixel_std
+from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.schema import BLANK, FAILED, IMAGE_SCHEMA, NSFW, OK
 
@@ -155,6 +155,7 @@ class ShardMaker:
             "width": width,
             "height": height,
             "sha256": hashlib.sha256(data).hexdigest(),
+            "phash": perceptual_hash(result.pixels),
             "pixel_std": spread,
         }
 

@@ -14,7 +14,14 @@ import ray.data
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
-from pipeline.core.image_set import published_shards, read_identity, read_summaries, set_totals, shard_path
+from pipeline.core.image_set import (
+    check_row_format,
+    published_shards,
+    read_identity,
+    read_summaries,
+    set_totals,
+    shard_path,
+)
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.verification import check_shard
 from pipeline.stages.generate import generate
@@ -44,6 +51,7 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     """
     recipe = resolve_recipe(config)
     identity = read_identity(store, recipe.images_dir)
+    check_row_format(identity, store.uri(recipe.images_dir))
     shard_size = int(identity["shard_size"])
     manifest_path = f"{recipe.images_dir}/{MANIFEST}"
     manifest = store.read_json(manifest_path) if store.exists(manifest_path) else None

@@ -16,6 +16,7 @@ from pipeline.core.image_set import (
     shard_path,
 )
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.schema import ROW_FORMAT
 
 
 @pytest.fixture
@@ -52,6 +53,15 @@ def test_a_set_keeps_the_shapes_it_was_begun_with(store: Store, config: RunConfi
     other = config.model_copy(update={"generate": GenerateConfig(shard_size=50)})
     with pytest.raises(InputError, match=r"shard_size 25, .* 50; give --set generate.shard_size=25"):
         claim_image_set(other, recipe, store)
+
+
+def test_a_set_of_an_older_version_is_not_mixed_with_new_columns(store: Store, config: RunConfig, recipe: Recipe):
+    claim_image_set(config, recipe, store)
+    path = f"{recipe.images_dir}/{IDENTITY}"
+    first_version = {key: value for key, value in store.read_json(path).items() if key != "row_format"}
+    store.write_json(path, first_version)
+    with pytest.raises(InputError, match=rf"begun with row format 1, this version writes {ROW_FORMAT}; give another"):
+        claim_image_set(config, recipe, store)
 
 
 def test_a_folder_of_another_recipe_is_left_alone(store: Store, config: RunConfig, recipe: Recipe):

@@ -64,6 +64,17 @@ def test_the_file_has_the_declared_schema_and_an_image_feature(maker: ShardMaker
     assert schema.equals(IMAGE_SCHEMA) and b'"_type": "Image"' in schema.metadata[b"huggingface"]
 
 
+def test_a_set_loads_with_the_datasets_library(maker: ShardMaker, store: Store, tmp_path: Path):
+    """Its images arrive decoded, since the schema says which column holds them."""
+    from datasets import load_dataset
+
+    maker.make(0)
+    file = store.uri(shard_path("images/x", 0))
+    loaded = load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["image"].size for row in loaded] == [(16, 16)] * 12
+    assert loaded["sha256"][:] == [row["sha256"] for row in rows_of(store, 0)]
+
+
 def test_an_image_does_not_depend_on_the_rows_around_it(maker: ShardMaker, store: Store, tiny_model: Path):
     maker.make(0)
     for row in rows_of(store, 0)[3:7]:  # across the edge of two batches
