@@ -81,6 +81,19 @@ class RecipeConfig(Frozen):
     """Another word gives other noise and other backgrounds for the same recipe."""
 
 
+class EngineConfig(Frozen):
+    """How the engine computes: no other images, but last bits may differ, so a set keeps what it was begun with."""
+
+    channels_last: bool = False
+    """Weights and activations with channels innermost: faster convolutions on tensor cores."""
+    fuse_qkv: bool = False
+    """One matrix product for query, key and value."""
+    compile: bool = False
+    """torch.compile of denoiser and decoder: minutes at every actor's start, then faster steps."""
+    attention: Literal["default", "math", "flash", "efficient", "cudnn"] = "default"
+    """Kernel of scaled_dot_product_attention; `default` leaves the choice to torch."""
+
+
 class GenerateConfig(Frozen):
     """How images are made: nothing here changes which images a set holds."""
 
@@ -88,6 +101,8 @@ class GenerateConfig(Frozen):
     """Images of one shard: unit of work, retry and resume. Fixed for a set at its creation."""
     batch_size: int = Field(50, ge=1, le=4096)
     """Images of one engine call; the last one of a shard is padded. Fixed for a set at its creation."""
+    engine: EngineConfig = EngineConfig()
+    """How the engine computes. Fixed for a set at its creation."""
     num_actors: int = Field(2, ge=1)
     """Actors of the pool at the start (and its lower bound)."""
     max_actors: int | None = Field(None, ge=1)

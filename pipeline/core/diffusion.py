@@ -21,7 +21,8 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from pipeline.core.config import RecipeConfig
+from pipeline.core.config import EngineConfig, RecipeConfig
+from pipeline.core.engine_options import apply_options, attention, remembering
 from pipeline.core.errors import InputError
 
 MAX_CACHED_BYTES = 512 << 20
@@ -60,18 +61,28 @@ class DiffusionEngine:
         recipe: what decides pixels.
         batch_size: rows of every call of the pipeline; shorter inputs are padded by their last row.
         device: "cpu" or "cuda".
+        options: how it computes.
 
     Raises:
         InputError: the directory, scheduler, size or device is wrong.
     """
 
-    def __init__(self, directory: Path, recipe: RecipeConfig, batch_size: int, device: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        recipe: RecipeConfig,
+        batch_size: int,
+        device: str,
+        options: EngineConfig = EngineConfig(),  # noqa: B008 - frozen
+    ) -> None:
         self._recipe = recipe
         self._batch_size = batch_size
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
         self._pipeline = _load(directory, recipe).to(self._device)
+        self._options = options
+        self._memos = apply_options(self._pipeline, options)
         self._tells_steps = "callback_on_step_end" in inspect.signature(self._pipeline.__call__).parameters
         self.seconds: dict[str, float] = {}
         """Seconds of the last call by part. On a GPU the last step may still run when `decode` begins to count."""
@@ -102,16 +113,17 @@ class DiffusionEngine:
             last_step = time.perf_counter()
             return values
 
-        output = self._pipeline(
-            **conditioning,
-            **({"callback_on_step_end": after_step} if self._tells_steps else {}),
-            generator=generators,
-            num_inference_steps=self._recipe.num_inference_steps,
-            guidance_scale=self._recipe.guidance_scale,
-            width=self._recipe.width,
-            height=self._recipe.height,
-            output_type="np",
-        )
+        with attention(self._options), remembering(self._memos):
+            output = self._pipeline(
+                **conditioning,
+                **({"callback_on_step_end": after_step} if self._tells_steps else {}),
+                generator=generators,
+                num_inference_steps=self._recipe.num_inference_steps,
+                guidance_scale=self._recipe.guidance_scale,
+                width=self._recipe.width,
+                height=self._recipe.height,
+                output_type="np",
+            )
         self.seconds = {
             "text_encode": encoded - began,
             "denoise": last_step - encoded,

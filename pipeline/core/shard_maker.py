@@ -63,7 +63,7 @@ class ShardMaker:
         self._images_dir = images_dir
         settings = config.generate
         self.engine = DiffusionEngine(
-            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device
+            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device, settings.engine
         )
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)

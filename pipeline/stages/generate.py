@@ -185,6 +185,7 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
         "shards": len(shards),
         "shard_size": settings.shard_size,
         "batch_size": settings.batch_size,
+        "engine": settings.engine.model_dump(mode="json"),
         "device": settings.device,
         "torch_threads": settings.torch_threads,
         "num_actors": settings.num_actors,
