@@ -107,6 +107,8 @@ class GenerateConfig(Frozen):
     """Actors of the pool at the start (and its lower bound)."""
     max_actors: int | None = Field(None, ge=1)
     """Upper bound of the pool on an autoscaling cluster; default: `num_actors`."""
+    shards_in_flight: int = Field(1, ge=1, le=8)
+    """Shards that an actor works on: with 2, one is encoded and written while the GPU makes the next."""
     num_cpus_per_actor: float = Field(1, ge=0)
     """CPUs that Ray reserves for an actor."""
     num_gpus_per_actor: float = Field(0, ge=0)
