@@ -80,7 +80,7 @@ class DiffusionEngine:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
-        self._pipeline = _load(directory, recipe).to(self._device)
+        self._pipeline = load_pipeline(directory, recipe).to(self._device)
         self._options = options
         self._memos = apply_options(self._pipeline, options)
         self._tells_steps = "callback_on_step_end" in inspect.signature(self._pipeline.__call__).parameters
@@ -183,7 +183,8 @@ def _cpu_name() -> str:
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _load(directory: Path, recipe: RecipeConfig) -> Any:
+def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
+    """The diffusers pipeline of a recipe, as diffusers loads it, on the CPU. Raises `InputError` as the engine."""
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()  # bars of a second's work, once per actor, drown a job's log
     try:
