@@ -48,6 +48,7 @@ class DriverSampler:
         self._stop = threading.Event()
         self._process = psutil.Process()
         self._head: list[psutil.Process] = []
+        self._head_cpu_s = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> DriverSampler:
@@ -68,9 +69,10 @@ class DriverSampler:
         if not self._head:
             self._head = [child for child in self._process.children() if child.name() in HEAD]
         memory = self._process.memory_info()
-        head = sum(_cpu_s(process) for process in self._head if process.is_running())
+        if all(process.is_running() for process in self._head):  # what they had when Ray was shut down
+            self._head_cpu_s = sum(_cpu_s(process) for process in self._head)
         private_mb = (memory.rss - memory.shared) / 1e6
-        return Sample(time.time(), self._count_done(), _cpu_s(self._process), head, private_mb)
+        return Sample(time.time(), self._count_done(), _cpu_s(self._process), self._head_cpu_s, private_mb)
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -79,11 +81,12 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def between(samples: Sequence[Sample], first_done: int, last_done: int) -> tuple[Sample, Sample]:
-    """The first sample with `first_done` shards or more, and the last one with `last_done` or fewer but after it.
+    """The first sample with `first_done` shards or more, and the first with `last_done` or more.
 
     Raises `ValueError` when there are no two such samples: the run was too short for its interval.
     """
-    inside = [sample for sample in samples if first_done <= sample.done <= last_done]
-    if len(inside) < 2:
-        raise ValueError(f"{len(inside)} samples between {first_done} and {last_done} shards")
-    return inside[0], inside[-1]
+    start = next((sample for sample in samples if sample.done >= first_done), None)
+    stop = next((sample for sample in samples if sample.done >= last_done), None)
+    if start is None or stop is None or stop.at_s <= start.at_s:
+        raise ValueError(f"no two of {len(samples)} samples between {first_done} and {last_done} shards")
+    return start, stop
