@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.cli import JobContext, job_options, job_options_with, run_job
+from pipeline.core.errors import InputError
 
 COMPARISONS = (
     "stage_over_bare_loop",
@@ -79,6 +82,40 @@ def scale(
         summary["in_flight"] = run_in_flight(job.config, load, sample_seconds)
         _line(summary["in_flight"])
     job.finish(f"measured: {', '.join(name for name in summary if name != 'bench') or 'nothing'}", summary)
+
+
+@main.command()
+@click.option("--shape", type=click.Choice(["sd14", "tiny"]), default="sd14", show_default=True, help="Architecture.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where.")
+@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True)
+@click.option("--num-inference-steps", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="To compare options at.")
+@click.option(
+    "--try-batch-size", type=click.IntRange(min=1), multiple=True, help="With the fastest options; repeatable."
+)
+@click.option("--option", "options", multiple=True, help="Engine options to measure; repeatable. Default: all.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each.")
+def gpu(
+    shape: str,
+    device: str,
+    dtype: str,
+    num_inference_steps: int,
+    batch_size: int,
+    try_batch_size: tuple[int, ...],
+    options: tuple[str, ...],
+    repeats: int,
+) -> None:
+    """Stable Diffusion's architecture with random weights: each engine option beside diffusers' plain pipeline."""
+    from pipeline.core.bench_gpu import ONE_AT_A_TIME, Plan, bench_gpu
+
+    unknown = [name for name in options if name not in ONE_AT_A_TIME]
+    if unknown:
+        raise InputError(f"--option {unknown[0]!r} is unknown; give one of: {'; '.join(ONE_AT_A_TIME)}")
+    names = options or tuple(ONE_AT_A_TIME)
+    plan = Plan(shape, device, dtype, num_inference_steps, batch_size, try_batch_size, names, repeats)
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
+        for record in bench_gpu(plan, Path(directory)):
+            _line({"bench": "gpu", **record})
 
 
 def _line(values: dict[str, Any]) -> None:

@@ -125,7 +125,7 @@ def run_in_flight(config: RunConfig, load: InFlight, sample_s: float) -> dict[st
         "actors": load.actors,
         "shards": total,
         "seconds": stop.at_s - start.at_s,
-        "in_flight": _mean_in_flight(summaries, start.at_s, stop.at_s),
+        "in_flight": mean_in_flight(summaries, start.at_s, stop.at_s),
         "shards_per_s": (stop.done - start.done) / (stop.at_s - start.at_s),
         **_driver(sampler.samples, first, last),
     }
@@ -188,7 +188,7 @@ def _memory_curve(samples: Sequence[Sample], shards: int, shard_rows: int) -> li
     return [curve[tenth] for tenth in sorted(curve)]
 
 
-def _mean_in_flight(summaries: Sequence[ShardSummary], start: float, stop: float) -> float:
+def mean_in_flight(summaries: Sequence[ShardSummary], start: float, stop: float) -> float:
     """Shards in the making at a time, on average over a time."""
     inside = sum(max(0.0, min(made.finished, stop) - max(made.started, start)) for made in summaries)
     return inside / (stop - start)
