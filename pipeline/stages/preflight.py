@@ -81,11 +81,8 @@ def _try_one_image(
 ) -> dict[str, Any]:
     """Runs on the worker. An error is an answer: Ray would wrap it in several layers."""
     pulse.beat.remote("starting")
-    import torch
-
     from pipeline.core.shard_maker import ShardMaker
 
-    torch.set_num_threads(config.generate.torch_threads)
     try:
         times = [time.perf_counter()]
         maker = ShardMaker(config, store, prompts_dir, parts, images_dir, pulse.beat.remote)
