@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -100,7 +101,7 @@ def run_in_flight(config: RunConfig, load: InFlight, sample_s: float) -> dict[st
     Raises:
         WorkError: the run was too short for two samples.
     """
-    shard_rows = 8
+    shard_rows = 256
     shard_s = load.shards / load.shards_per_s
     total = load.shards + math.ceil(load.shards_per_s * load.seconds)
     sized = _sized(config, total * shard_rows, shard_rows)
@@ -111,6 +112,8 @@ def run_in_flight(config: RunConfig, load: InFlight, sample_s: float) -> dict[st
         "shards_in_flight": math.ceil(load.shards / load.actors),
     }
     sized = sized.model_copy(update={"generate": sized.generate.model_copy(update=pool)})
+    # Inherited by Ray's workers: glibc would keep an arena for each of an actor's threads, 10 MB of footers in each.
+    os.environ["MALLOC_ARENA_MAX"] = "1"
     makers = NullMakers(3_000, shard_s, load.shards)
     with _temporary_root(total * shard_rows * (3_000 + ROW_BYTES)) as (_, store):
         recipe = resolve_recipe(sized)

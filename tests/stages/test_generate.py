@@ -134,7 +134,7 @@ def test_retry_makes_the_shards_with_failed_rows_again(
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
     with monkeypatch.context() as patch:
-        patch.setattr(maker.engine, "generate", lambda prompts, seeds: 1 / 0)
+        patch.setattr(maker.engine, "generate", lambda prompts, seeds, scales: 1 / 0)
         maker.make(1)
     with pytest.raises(WorkError, match="10 of 40 images"):
         generate(config, store)
