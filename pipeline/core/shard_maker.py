@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PARQUET_OPTIONS = {
     "row_group_size": 128,  # about 10 MB of 512x512 JPEGs: one read of a loader
     "compression": "none",  # image bytes do not shrink
-    "use_dictionary": ["class_name", "wnid", "status"],
+    "use_dictionary": ["class_name", "wnid", "template", "background", "style", "status"],
 }
 """Of `pyarrow.parquet.write_table` for a shard."""
 
@@ -212,16 +212,5 @@ def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> pa.Buffer:
     """A shard's Parquet file, not copied out of Arrow's memory: that would take as long as making it."""
     schema = IMAGE_SCHEMA.with_metadata({**IMAGE_SCHEMA.metadata, **summary.footer()})
     sink = pa.BufferOutputStream()
-<<<<<<< HEAD
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, **PARQUET_OPTIONS)
     return sink.getvalue()
-=======
-    pq.write_table(
-        pa.Table.from_pylist(list(rows), schema=schema),
-        sink,
-        row_group_size=ROW_GROUP_ROWS,
-        compression="none",
-        use_dictionary=["class_name", "wnid", "template", "background", "style", "status"],
-    )
-    return bytes(sink.getvalue())
->>>>>>> main
