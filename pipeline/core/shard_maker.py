@@ -92,7 +92,11 @@ class ShardMaker:
         starts: Sequence[int] = range(0, len(prompts), batch_size)
         if wanted is not None:
             starts = sorted({number - number % batch_size for number in wanted})
-        batches = [prompts[start : start + batch_size] for start in starts]
+        made = self.draw([prompts[start : start + batch_size] for start in starts])
+        return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
+
+    def draw(self, batches: Sequence[Sequence[Row]]) -> list[list[Row]]:
+        """Finished rows for batches of rows of the prompt table, each of at most `batch_size`; nothing is published."""
         encoded: list[Future[list[Row]]] = []
         with self._engine_lock:
             for batch in batches:  # a batch is encoded on a thread while the next one is made
@@ -101,8 +105,7 @@ class ShardMaker:
                 seconds = (time.perf_counter() - began) / len(batch)
                 encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
                 self._on_batch("batch", len(batch), self.engine.seconds)
-        made = [future.result() for future in encoded]
-        return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
+        return [future.result() for future in encoded]
 
     def prompt_rows(self, shard: int) -> list[Row]:
         """The prompt table's rows of a shard."""
