@@ -80,10 +80,10 @@ class DiffusionEngine:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
-        self._pipeline = _load(directory, recipe).to(self._device)
+        self.pipeline = _load(directory, recipe).to(self._device)
         self._options = options
-        self._memos = apply_options(self._pipeline, options)
-        self._tells_steps = "callback_on_step_end" in inspect.signature(self._pipeline.__call__).parameters
+        self._memos = apply_options(self.pipeline, options)
+        self._tells_steps = "callback_on_step_end" in inspect.signature(self.pipeline.__call__).parameters
         self.seconds: dict[str, float] = {}
         """Seconds of the last call by part. On a GPU the last step may still run when `decode` begins to count."""
         self._embeddings: OrderedDict[str, tuple[torch.Tensor | None, ...]] = OrderedDict()
@@ -114,7 +114,7 @@ class DiffusionEngine:
             return values
 
         with attention(self._options), remembering(self._memos):
-            output = self._pipeline(
+            output = self.pipeline(
                 **conditioning,
                 **({"callback_on_step_end": after_step} if self._tells_steps else {}),
                 generator=generators,
@@ -147,7 +147,7 @@ class DiffusionEngine:
 
     def _conditioning(self, texts: list[str]) -> dict[str, Any]:
         negative = self._recipe.negative_prompt or None
-        names = _EMBEDDING_NAMES.get(type(self._pipeline).__name__)
+        names = _EMBEDDING_NAMES.get(type(self.pipeline).__name__)
         if names is None:
             given = {"negative_prompt": [negative] * len(texts)} if negative else {}
             return {"prompt": texts, **given}
@@ -161,7 +161,7 @@ class DiffusionEngine:
         if found is None:
             with torch.no_grad():
                 found = tuple(
-                    self._pipeline.encode_prompt(
+                    self.pipeline.encode_prompt(
                         prompt=text,
                         negative_prompt=negative,
                         device=self._device,

@@ -146,10 +146,24 @@ def read_summary(store: Store, images_dir: str, shard: int) -> ShardSummary:
         schema = store.read_with(path, lambda: pq.read_schema(full, filesystem=file_system))
         return footer_summary(schema.metadata)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise WorkError(
-            f"{store.uri(path)} is damaged ({' '.join(str(error).split())[:120]}); remove that file and run "
-            "`python -m jobs.generate` with the same settings to make it again"
-        ) from error
+        raise damaged_shard(store.uri(path), error) from error
+
+
+def damaged_shard(where: str, error: object) -> WorkError:
+    """The error of a shard whose content cannot be used, with its mend."""
+    return WorkError(
+        f"{where} is damaged ({' '.join(str(error).split())[:120]}); `python -m jobs.verify --repair` with the same "
+        "settings makes it again"
+    )
+
+
+def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of a shard. Raises `WorkError` when it is damaged."""
+    file_system, full = store.filesystem(path)
+    try:
+        return store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_shard(store.uri(path), error) from error
 
 
 def read_summaries(store: Store, images_dir: str, shards: Iterable[int]) -> list[ShardSummary]:

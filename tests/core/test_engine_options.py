@@ -51,7 +51,7 @@ def test_nothing_is_remembered_outside_of_a_call():
 def test_the_text_is_projected_once_per_call_and_not_once_per_step(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = RecipeConfig(model=ModelConfig(id=str(tiny_model)), width=16, height=16, num_inference_steps=STEPS)
     engine = DiffusionEngine(tiny_model, recipe, 2, "cpu")
-    memos = [module for module in denoiser_of(engine._pipeline).modules() if isinstance(module, Memo)]
+    memos = [module for module in denoiser_of(engine.pipeline).modules() if isinstance(module, Memo)]
     assert memos
     counters = [Counting() for _ in memos]
     for memo, counter in zip(memos, counters, strict=True):

@@ -123,5 +123,5 @@ def test_seconds_are_the_time_in_which_anything_was_made(intervals: list[tuple[f
 @pytest.mark.parametrize("data", [b"", b"PAR1 torn", b"\0" * 500])
 def test_a_damaged_shard_is_named(store: Store, data: bytes):
     store.write_bytes(shard_path("images/a", 2), data)
-    with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .* jobs.generate"):
+    with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .*jobs.verify --repair"):
         read_summary(store, "images/a", 2)
