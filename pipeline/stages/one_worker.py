@@ -10,14 +10,14 @@ import ray.exceptions
 
 from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.stages.pulse import watched
+from pipeline.stages.pulse import voice, watched
 from pipeline.stages.shard_actor import describe
 
 Answer = dict[str, Any]
 
 
 def ask_one_worker(function: Callable[..., Answer], settings: GenerateConfig, pulse: Any, *arguments: Any) -> Answer:
-    """What `function(*arguments, pulse.beat.remote)` answers.
+    """What `function(*arguments, tell)` answers; `tell` is its `voice`.
 
     Args:
         function: runs on the worker.
@@ -46,11 +46,14 @@ def ask_one_worker(function: Callable[..., Answer], settings: GenerateConfig, pu
 
 def _answer(function: Callable[..., Answer], torch_threads: int, pulse: Any, *arguments: Any) -> Answer:
     """Runs on the worker. An error is an answer: Ray would wrap it in several layers."""
-    pulse.beat.remote("starting")
+    tell = voice(pulse)
+    tell("starting")
     import torch
 
     torch.set_num_threads(torch_threads)
     try:
-        return function(*arguments, pulse.beat.remote)
+        return function(*arguments, tell)
     except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
         return {"error": describe(error), "is_input": isinstance(error, InputError)}
+    finally:
+        tell("gone")
