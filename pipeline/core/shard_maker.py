@@ -142,7 +142,8 @@ class ShardMaker:
     def _images(self, batch: Sequence[Row]) -> Iterator[GeneratedImage | Exception]:
         """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other."""
         try:
-            yield from self.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
+            columns = [[row[name] for row in batch] for name in ("prompt", "seed", "guidance_scale")]
+            yield from self.engine.generate(*columns)
         except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
             if len(batch) == 1:
                 yield error
@@ -221,6 +222,6 @@ def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> bytes:
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="none",
-        use_dictionary=["class_name", "wnid", "status"],
+        use_dictionary=["class_name", "wnid", "template", "background", "style", "status"],
     )
     return bytes(sink.getvalue())
