@@ -83,10 +83,7 @@ class DiffusionEngine:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
-<<<<<<< HEAD
         self.pipeline = load_pipeline(directory, recipe).to(self._device)
-=======
-        self.pipeline = _load(directory, recipe).to(self._device)
         self._is_guidance_drawn = not isinstance(recipe.guidance_scale, float)
         self._guidance_scale = BASE_GUIDANCE if self._is_guidance_drawn else highest(recipe.guidance_scale)
         if self._is_guidance_drawn and (type(self.pipeline).__name__ not in _EMBEDDING_NAMES or options.compile):
@@ -94,7 +91,6 @@ class DiffusionEngine:
                 "recipe.guidance_scale is drawn per image, which goes with Stable Diffusion (1, 2 and XL) without "
                 "generate.engine.compile only; give one number"
             )
->>>>>>> main
         self._options = options
         self._memos = apply_options(self.pipeline, options)
         self._tells_steps = "callback_on_step_end" in inspect.signature(self.pipeline.__call__).parameters
