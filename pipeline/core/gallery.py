@@ -31,16 +31,18 @@ class Picture:
     """One image of the report.
 
     Args:
-        source: data URI.
+        source: data URI; empty when there is nothing to show.
         alt: what it shows, for those who do not see it.
         caption: lines under it; any text, escaped by the template.
         is_wrong: a test image that was taken for another class.
+        frame: what stands in the place of an image that is not shown.
     """
 
     source: str
     alt: str
     caption: Sequence[str]
     is_wrong: bool = False
+    frame: str = ""
 
 
 @dataclass
@@ -113,14 +115,14 @@ def scored_picture(image: NDArray[np.uint8], scores: Scores, position: int, name
     return Picture(thumbnail_uri(Image.fromarray(image)), alt, [verdict, f"test image {position}"], is_wrong)
 
 
-def thumbnail_uri(image: Image.Image) -> str:
-    """An RGB image as a data URI, no side above `MAX_SIDE`; encoded anew, so nothing but pixels comes from outside."""
+def thumbnail_uri(image: Image.Image, max_side: int = MAX_SIDE) -> str:
+    """An RGB image as a data URI, no side above `max_side` pixels; encoded anew, so only pixels come from outside."""
     small = max(image.size) <= MAX_SIDE
     out = io.BytesIO()
     if small:
         image.save(out, "PNG", optimize=True)
     else:
-        image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+        image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         image.save(out, "JPEG", quality=80)
     return data_uri(out.getvalue(), "image/png" if small else "image/jpeg")
 

@@ -55,6 +55,11 @@ class Recipe:
         """Where the image set lies under the storage root."""
         return f"images/{self.id}"
 
+    @property
+    def previews_dir(self) -> str:
+        """Where the preview page lies under the storage root."""
+        return f"previews/{self.id}"
+
 
 def resolve_recipe(config: RunConfig) -> Recipe:
     """Gather what decides pixels. Raises `InputError` when a table, template or model is wrong."""

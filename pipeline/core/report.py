@@ -65,6 +65,11 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page. Class names, prompts and settings are text in it, whatever they hold."""
+    return render_page("report.html.jinja", report=report, metrics=report.metrics)
+
+
+def render_page(template: str, **values: object) -> str:
+    """A page of `TEMPLATES`; every value is escaped in it, and a missing one is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -73,7 +78,7 @@ def render_report(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=percent, points=points, duration=duration)
-    return environment.get_template("report.html.jinja").render(report=report, metrics=report.metrics, colours=COLOURS)
+    return environment.get_template(template).render(**values, colours=COLOURS)
 
 
 def percent(share: float | None) -> str:

@@ -10,9 +10,9 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,7 +37,23 @@ PARQUET_OPTIONS = {
 MAX_REASON_LENGTH = 200
 
 Row = dict[str, Any]
-OnBatch = Callable[[str, int, dict[str, float]], object]
+
+
+class OnBatch(Protocol):
+    """What a maker tells of its work, on any of its threads; it must not wait."""
+
+    def __call__(
+        self,
+        event: str,
+        images: int = 0,
+        seconds: Mapping[str, float] | None = None,
+        outcomes: Mapping[str, int] | None = None,
+    ) -> object:
+        """As `pipeline.stages.pulse.Pulse.beat`."""
+
+
+def _tell_nobody(*_: object, **__: object) -> None:
+    """The maker works alone."""
 
 
 class ShardMaker:
@@ -49,8 +65,7 @@ class ShardMaker:
         prompts_dir: of the prompt table.
         parts: of the prompt table's manifest.
         images_dir: of the image set.
-        on_batch: told, on any thread, of every `batch`, its encoding (`encoded`) and every `shard`, with the number of
-            images and the seconds of the parts.
+        on_batch: told of every `batch`, its encoding (`encoded`) and every `shard`.
 
     Raises:
         InputError: the model or the device is wrong.
@@ -64,7 +79,7 @@ class ShardMaker:
         prompts_dir: str,
         parts: Sequence[Mapping[str, Any]],
         images_dir: str,
-        on_batch: OnBatch = lambda _event, _images, _seconds: None,
+        on_batch: OnBatch = _tell_nobody,
     ) -> None:
         self._on_batch = on_batch
         self._config = config
@@ -110,7 +125,11 @@ class ShardMaker:
         starts: Sequence[int] = range(0, len(prompts), batch_size)
         if wanted is not None:
             starts = sorted({number - number % batch_size for number in wanted})
-        batches = [prompts[start : start + batch_size] for start in starts]
+        made = self.draw([prompts[start : start + batch_size] for start in starts])
+        return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
+
+    def draw(self, batches: Sequence[Sequence[Row]]) -> list[list[Row]]:
+        """Finished rows for batches of rows of the prompt table, each of at most `batch_size`; nothing is published."""
         encoded: list[Future[list[Row]]] = []
         self._use_threads()
         with self._engine_lock:
@@ -120,8 +139,7 @@ class ShardMaker:
                 seconds = (time.perf_counter() - began) / len(batch)
                 encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
                 self._on_batch("batch", len(batch), self.engine.seconds)
-        made = [future.result() for future in encoded]
-        return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
+        return [future.result() for future in encoded]
 
     def prompt_rows(self, shard: int) -> list[Row]:
         """The prompt table's rows of a shard."""
@@ -157,7 +175,8 @@ class ShardMaker:
         rows = [
             {**row, **self._outcome(result), "seconds": seconds} for row, result in zip(batch, results, strict=True)
         ]
-        self._on_batch("encoded", 0, {"encode": time.perf_counter() - began})
+        outcomes = Counter(_outcome_label(row) for row in rows)
+        self._on_batch("encoded", 0, {"encode": time.perf_counter() - began}, outcomes)
         return rows
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
@@ -183,6 +202,11 @@ class ShardMaker:
             "phash": perceptual_hash(result.pixels),
             "pixel_std": spread,
         }
+
+
+def _outcome_label(row: Row) -> str:
+    """The status of a row; a failed one's with the kind of error, of which there are few."""
+    return f"{FAILED}: {row['reason'].partition(':')[0]}" if row["status"] == FAILED else str(row["status"])
 
 
 def summarize(

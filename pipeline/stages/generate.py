@@ -125,7 +125,9 @@ def make_shards(
                     done_before + found // settings.shard_size,
                 )
             check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
-        run.log_metrics({f"seconds.{kind}": value for kind, value in ask(pulse).seconds.items()}, len(shards))
+        vitals = ask(pulse)
+        print(vitals.work_line(), flush=True)
+        run.log_metrics({f"seconds.{kind}": value for kind, value in vitals.seconds.items()}, len(shards))
     return made
 
 

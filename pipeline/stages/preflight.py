@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
-
-import ray
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
-from pipeline.stages.pulse import watched
-from pipeline.stages.shard_actor import describe
+from pipeline.stages.one_worker import ask_one_worker
+
+if TYPE_CHECKING:  # torch and diffusers, which only the worker needs
+    from pipeline.core.shard_maker import OnBatch
 
 PROBE = "preflight.json"
 """Always the same name, written over: a storage that allows no deletes is not left with many of them."""
@@ -56,18 +56,12 @@ def preflight(
         InputError: model or device are wrong.
         WorkError: the image cannot be made, the storage cannot be written, or no node has what an actor needs.
     """
-    settings = config.generate
-    needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-
-    def answers() -> Iterator[dict[str, Any]]:
-        task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_try_one_image)
-        yield ray.get(task.remote(config, recipe.prompts_dir, recipe.images_dir, store, parts, pulse))
-
-    (answer,) = watched(answers(), pulse, needs, settings.stall_timeout_s)
-    if answer["error"]:
-        kind = InputError if answer["is_input"] else WorkError
-        raise kind(f"{answer['error']} (found by the preflight; no pool was started)")
-    seconds: dict[str, float] = answer["seconds"]
+    try:
+        seconds: dict[str, float] = ask_one_worker(
+            _try_one_image, config.generate, pulse, config, recipe.prompts_dir, recipe.images_dir, store, parts
+        )
+    except (InputError, WorkError) as error:
+        raise type(error)(f"{error} (found by the preflight; no pool was started)") from error
     return seconds
 
 
@@ -77,22 +71,18 @@ def _try_one_image(
     images_dir: str,
     store: Store,
     parts: Sequence[Mapping[str, Any]],
-    pulse: Any,
-) -> dict[str, Any]:
-    """Runs on the worker. An error is an answer: Ray would wrap it in several layers."""
-    pulse.beat.remote("starting")
+    on_batch: OnBatch,
+) -> dict[str, float]:
+    """Runs on the worker: seconds of the parts."""
     from pipeline.core.shard_maker import ShardMaker
 
-    try:
-        times = [time.perf_counter()]
-        maker = ShardMaker(config, store, prompts_dir, parts, images_dir, pulse.beat.remote)
-        times.append(time.perf_counter())
-        row = maker.rows(0, [0])[0]
-        times.append(time.perf_counter())
-        check_storage(store, images_dir)
-        times.append(time.perf_counter())
-    except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
-        return {"error": describe(error), "is_input": isinstance(error, InputError)}
-    seconds = dict(zip(("load", "image", "write"), (b - a for a, b in pairwise(times)), strict=True))
-    reason = f"the first image cannot be made: {row['reason']}" if row["status"] == FAILED else ""
-    return {"error": reason, "is_input": False, "seconds": seconds}
+    times = [time.perf_counter()]
+    maker = ShardMaker(config, store, prompts_dir, parts, images_dir, on_batch)
+    times.append(time.perf_counter())
+    row = maker.rows(0, [0])[0]
+    times.append(time.perf_counter())
+    if row["status"] == FAILED:
+        raise WorkError(f"the first image cannot be made: {row['reason']}")
+    check_storage(store, images_dir)
+    times.append(time.perf_counter())
+    return dict(zip(("load", "image", "write"), (b - a for a, b in pairwise(times)), strict=True))

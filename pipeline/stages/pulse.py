@@ -8,13 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.stall import StallClock
+from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
+
+if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
+    from pipeline.core.shard_maker import OnBatch
 
 T = TypeVar("T")
 POLL_S = 2.0
@@ -40,6 +45,11 @@ class Vitals:
     images: int
     seconds: dict[str, float]
 
+    def work_line(self) -> str:
+        """`seconds: denoise 120.1, decode 20.0, …`: what all actors together spent, the most first."""
+        parts = sorted(self.seconds.items(), key=lambda item: -item[1])
+        return "seconds: " + (", ".join(f"{kind} {value:.1f}" for kind, value in parts) or "not known")
+
 
 class Pulse:
     """The small actor. It reserves no CPU: a call is a few additions."""
@@ -49,14 +59,34 @@ class Pulse:
         self._events: Counter[str] = Counter()
         self._images = 0
         self._seconds: dict[str, float] = {}
+        self._metrics = PoolMetrics()
 
-    def beat(self, event: str, images: int = 0, seconds: Mapping[str, float] | None = None) -> None:
-        """An actor says that it is `starting`, `ready`, or has done a `batch` or a `shard`."""
+    def beat(
+        self,
+        event: str,
+        images: int = 0,
+        seconds: Mapping[str, float] | None = None,
+        outcomes: Mapping[str, int] | None = None,
+        who: str = "",
+    ) -> None:
+        """An actor says that it is `starting`, `ready` or `gone`, or what it has done; see `voice`.
+
+        Args:
+            event: those, or that a `batch` or a `shard` is done or images are `encoded`.
+            images: that went through the engine.
+            seconds: of work, by part.
+            outcomes: finished images by outcome; see `PoolMetrics.add_outcomes`.
+            who: the actor's or task's id.
+        """
         self._last_s = time.monotonic()
         self._events[event] += 1
         self._images += images
         for kind, value in (seconds or {}).items():
             self._seconds[kind] = self._seconds.get(kind, 0.0) + value
+        self._metrics.add_seconds(seconds or {})
+        self._metrics.add_outcomes(outcomes or {})
+        if event in (STARTING, READY, GONE):
+            self._metrics.set_state(who, event)
 
     def vitals(self) -> Vitals:
         """The sums so far."""
@@ -68,6 +98,12 @@ def start_pulse() -> Any:
     """A `Pulse` on the driver's node, where no lost worker takes it away."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     return ray.remote(num_cpus=0, max_restarts=-1)(Pulse).options(scheduling_strategy=here).remote()
+
+
+def voice(pulse: Any) -> OnBatch:
+    """How this actor or task tells a `Pulse` of itself, without waiting for it: its `beat`, signed."""
+    context = ray.get_runtime_context()
+    return partial(pulse.beat.remote, who=context.get_actor_id() or context.get_task_id())
 
 
 class _End:

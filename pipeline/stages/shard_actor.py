@@ -10,6 +10,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_set import read_summary, shard_path
+from pipeline.stages.pulse import voice
 
 if TYPE_CHECKING:
     from pipeline.core.shard_maker import ShardMaker
@@ -42,16 +43,21 @@ class ShardActor:
         replace: bool,
         make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
-        pulse.beat.remote("starting")
+        self._tell = voice(pulse)
+        self._tell("starting")
         from pipeline.core.shard_maker import ShardMaker
 
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
-            self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, pulse.beat.remote)
-            pulse.beat.remote("ready")
+            self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
+            self._tell("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
             self._error = error
+
+    def __del__(self) -> None:
+        """Ray Data drops the object before it gives the actor back. A killed actor says nothing, and starts again."""
+        self._tell("gone")
 
     def __call__(self, batch: Batch) -> Batch:
         """Make the shard of a batch of one row `shard`; a row of `shard`, `made`, `summary`, `error`, `is_input`."""
