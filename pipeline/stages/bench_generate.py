@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
 from pipeline.core.identity import num_rows
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.bench_processes import run_bare_loop, run_pipeline_call
@@ -60,7 +61,12 @@ def compare(
 
     Returns:
         The median of each wanted ratio under its name, `spread` (lowest and highest), and what was compared; JSON-able.
+
+    Raises:
+        InputError: the recipe draws the guidance of each image, which no peer can.
     """
+    if not isinstance(config.recipe.guidance_scale, float):
+        raise InputError("recipe.guidance_scale is drawn per image, which no peer can; give one number, e.g. 2")
     needed = {side for name in wanted for side in RATIOS[name]}
     order = [side for side in SIDES if side in needed]
     measured: dict[str, list[Measured]] = {side: [] for side in order}
