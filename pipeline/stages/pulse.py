@@ -126,18 +126,22 @@ def ask(pulse: Any) -> Vitals:
     """The vitals of a `Pulse` actor; nobody's when it does not answer, as after the loss of its node."""
     try:
         vitals: Vitals = ray.get(pulse.vitals.remote(), timeout=10)
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+    except (ray.exceptions.RayActorError, ray.exceptions.LocalRayletDiedError, ray.exceptions.GetTimeoutError):
         return Vitals(float("inf"), 0, 0, 0, {})
     return vitals
 
 
 def situation(vitals: Vitals, needs: Mapping[str, float]) -> str:
     """What a quiet pool waits for, as far as it can be told."""
+    there = ray.cluster_resources()
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+    has = ", ".join(f"{there.get(name, 0):g} {name}" for name, amount in needs.items() if amount)
+    lack = f"each needs {wanted or 'nothing'}, all nodes together have {has or 'enough'}"
+    if any(there.get(name, 0) < amount for name, amount in needs.items()):
+        lost = " any more" if vitals.ready or vitals.starting else ""
+        return f"no actor could start{lost}; {lack}"
     if vitals.ready:
         return f"of {vitals.ready} actors that were ready none has finished a batch since"
     if vitals.starting:
         return f"{vitals.starting} actors are loading the model"
-    there = ray.cluster_resources()
-    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
-    has = ", ".join(f"{there.get(name, 0):g} {name}" for name, amount in needs.items() if amount)
-    return f"no actor could start; each needs {wanted or 'nothing'}, all nodes together have {has or 'enough'}"
+    return f"no actor could start; {lack}"
