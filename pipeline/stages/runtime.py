@@ -44,9 +44,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
     address = os.environ.get("RAY_ADDRESS")
     if address and re.fullmatch(r"[^/]+:\d+", address) and not answers_within(address, JOIN_TIMEOUT_S):
-        raise InputError(
-            f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one there, or unset it"
-        )
+        raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one there, or unset it")
     try:
         if address:
             ray.init(address=address, log_to_driver=True)

@@ -24,6 +24,10 @@ class Quiet:
     in_store = False
     may_repeat = False
 
+    def strike(self, scene: Scene) -> None:
+        """Do it; `scene.record` counts it."""
+        raise NotImplementedError
+
     def prepare(self, scene: Scene) -> None:
         """Nothing."""
 
@@ -226,6 +230,17 @@ class TwoDrivers(Quiet):
             victim.kill()
             scene.job = second if victim is first else first
         scene.record(self.kind, at_s, [])
+
+
+class InTurn(Quiet):
+    """Several kinds in one set, one after the other."""
+
+    def __init__(self, *faults: Quiet) -> None:
+        self._faults = faults
+        self.kind = ", ".join(fault.kind for fault in faults)
+
+    def strike(self, scene: Scene) -> None:
+        self._faults[len(scene.strikes) % len(self._faults)].strike(scene)
 
 
 def wait_until_gone(pids: list[int], timeout_s: float = 60) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -101,13 +102,10 @@ class Lab:
         self.model, self._trace, self._jobs = folder / "model", folder / "trace", 0
         self._trace.touch()
         sets = [f"{key}={value}" for key, value in {**CHANGES, "images_per_class": shards}.items()]
-        subprocess.run(
+        self._made = subprocess.Popen(  # beside the start of the cluster
             [sys.executable, "-m", "tests.faults.undisturbed", self.model, folder / "undisturbed", str(shards), *sets],
             cwd=REPOSITORY,
-            check=True,
-            capture_output=True,
         )
-        self.undisturbed = rows_of(fs.LocalFileSystem(), str(folder / "undisturbed"))
         self._stack = ExitStack()
         self._clusters: list[RayNodes] = []
         self.proxy: StoreProxy | None = None
@@ -118,6 +116,7 @@ class Lab:
     def open(self, workers: int, *, with_store: bool) -> Iterator[Lab]:
         """Start the store, then the cluster, whose workers inherit the store's address."""
         with self._stack:
+            self._stack.callback(self._made.kill)
             if with_store:
                 (self.folder / "s3").mkdir()
                 server = self._stack.enter_context(running_s3_server(self.folder / "s3", BUCKET))
@@ -135,7 +134,14 @@ class Lab:
             self._stack.callback(self._close_clusters)
             self._workers = workers
             self._clusters.append(RayNodes(workers))
+            assert len(self.undisturbed) > 0  # and the model is there
             yield self
+
+    @cached_property
+    def undisturbed(self) -> list[dict[str, Any]]:
+        """Rows of the largest set, made without disturbance."""
+        assert self._made.wait() == 0
+        return rows_of(fs.LocalFileSystem(), str(self.folder / "undisturbed"))
 
     @property
     def nodes(self) -> RayNodes:
