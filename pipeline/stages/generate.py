@@ -6,7 +6,8 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any
 
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
@@ -106,18 +107,19 @@ def make_shards(
         if is_wanted(config):
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
-        for summary, is_new in finished_shards(config, recipe, store, parts, shards, pulse, replace=replace):
-            failed.update(summary.reasons)
-            found += summary.rows
-            made += summary.rows if is_new else 0
-            if is_new:
-                progress.start_clock(time.time() - summary.started)
-            progress.add(summary.rows, sum(summary.reasons.values()))
-            run.log_metrics(
-                {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
-                done_before + found // settings.shard_size,
-            )
-            check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
+        with closing(finished_shards(config, recipe, store, parts, shards, pulse, replace=replace)) as summaries:
+            for summary, is_new in summaries:
+                failed.update(summary.reasons)
+                found += summary.rows
+                made += summary.rows if is_new else 0
+                if is_new:
+                    progress.start_clock(time.time() - summary.started)
+                progress.add(summary.rows, sum(summary.reasons.values()))
+                run.log_metrics(
+                    {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
+                    done_before + found // settings.shard_size,
+                )
+                check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
         run.log_metrics({f"seconds.{kind}": value for kind, value in ask(pulse).seconds.items()}, len(shards))
     return made
 
@@ -131,7 +133,7 @@ def finished_shards(
     pulse: Any,
     *,
     replace: bool,
-) -> Iterator[tuple[ShardSummary, bool]]:
+) -> Generator[tuple[ShardSummary, bool], None, None]:
     """The Ray graph: shard numbers -> actor pool -> (summary, whether it was made here), as they are published.
 
     `pulse` is the handle of the `Pulse` actor that the pool talks to; for `replace` see `ShardActor`.
@@ -163,10 +165,11 @@ def finished_shards(
         },
     )
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-    for row in watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s):
-        if row["error"]:
-            raise (InputError if row["is_input"] else WorkError)(row["error"])
-        yield ShardSummary(**json.loads(row["summary"])), bool(row["made"])
+    with closing(watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s)) as rows:
+        for row in rows:
+            if row["error"]:
+                raise (InputError if row["is_input"] else WorkError)(row["error"])
+            yield ShardSummary(**json.loads(row["summary"])), bool(row["made"])
 
 
 def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: list[int]) -> dict[str, Any]:

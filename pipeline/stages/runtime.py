@@ -71,10 +71,15 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
 
 @contextmanager
 def _losses_told() -> Iterator[None]:
-    """What Ray raises about itself becomes one line. An exception of our own code on a worker stays what it is."""
+    """What Ray raises about itself becomes one line, an error that a task meant for the user stays the line it was.
+
+    Any other exception of our own code on a worker is a bug and keeps its traceback.
+    """
     try:
         yield
-    except ray.exceptions.RayTaskError:
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, (InputError, WorkError)):
+            raise error.cause from None  # Ray's own message holds the worker's traceback
         raise
     except ray.exceptions.RayError as error:
         reason = (str(error).strip() or "no reason given").splitlines()[0]
