@@ -154,7 +154,7 @@ class FullDisk(Quiet):
         """The disk is full some shards later: the job ends and says so; the next one finds a little more room."""
         scene.running.check_error("No space left")
         now = time.time()
-        scene.record(self.kind, now, [event.pid for event in scene.begun()])
+        scene.record(self.kind, now, sorted({event.pid for event in scene.begun()}))
         size_kib = self.start_kib + 100 * len(scene.strikes)
         self._mount(scene, f"remount,size={size_kib}k")
         scene.start()
