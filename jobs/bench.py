@@ -15,6 +15,7 @@ import click
 
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.artifact import Store
+from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -130,6 +131,40 @@ def _bare_loop(
             batch = prompts[first : first + settings.batch_size]
             maker.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
     return started, time.time()
+
+
+@main.command()
+@click.option("--shape", type=click.Choice(["sd14", "tiny"]), default="sd14", show_default=True, help="Architecture.")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where.")
+@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True)
+@click.option("--num-inference-steps", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="To compare options at.")
+@click.option(
+    "--try-batch-size", type=click.IntRange(min=1), multiple=True, help="With the fastest options; repeatable."
+)
+@click.option("--option", "options", multiple=True, help="Engine options to measure; repeatable. Default: all.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each.")
+def gpu(
+    shape: str,
+    device: str,
+    dtype: str,
+    num_inference_steps: int,
+    batch_size: int,
+    try_batch_size: tuple[int, ...],
+    options: tuple[str, ...],
+    repeats: int,
+) -> None:
+    """Stable Diffusion's architecture with random weights: each engine option beside diffusers' plain pipeline."""
+    from pipeline.core.bench_gpu import ONE_AT_A_TIME, Plan, bench_gpu
+
+    unknown = [name for name in options if name not in ONE_AT_A_TIME]
+    if unknown:
+        raise InputError(f"--option {unknown[0]!r} is unknown; give one of: {'; '.join(ONE_AT_A_TIME)}")
+    names = options or tuple(ONE_AT_A_TIME)
+    plan = Plan(shape, device, dtype, num_inference_steps, batch_size, try_batch_size, names, repeats)
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
+        for record in bench_gpu(plan, Path(directory)):
+            click.echo(json.dumps({"bench": "gpu", **record}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
+
+TemplateField = Annotated[
+    Template, PlainValidator(parse_template, json_schema_input_type=Any), PlainSerializer(as_plain)
+]
+GuidanceField = Annotated[
+    Guidance, PlainValidator(parse_guidance, json_schema_input_type=Any), PlainSerializer(as_plain)
+]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A word that may become a file name."""
@@ -51,8 +70,10 @@ class ModelConfig(Frozen):
 class RecipeConfig(Frozen):
     """Everything that decides pixels, apart from the classes. Its hash names the image set."""
 
-    template: str = "c, h_c"
-    """A name from presets/prompts.yaml, or a Jinja template over `c`, `h_c`, `d_c`, `b`."""
+    template: TemplateField = "c, h_c"
+    """A name from presets/prompts.yaml, a Jinja template, or a list of {template, weight} to draw from per image."""
+    styles: tuple[str, ...] = ()
+    """Styles or domains to draw from per image (`photo`, `sketch`, …); count only when the template uses `style`."""
     backgrounds: str = "places365"
     """Background table (its name, or a path to a .parquet); counts only when the template uses `b`."""
     model: ModelConfig = ModelConfig()
@@ -61,8 +82,8 @@ class RecipeConfig(Frozen):
     """A diffusers scheduler class name, or `default` for the one in the model's directory."""
     num_inference_steps: int = Field(15, ge=1, le=1000)
     """Denoising steps."""
-    guidance_scale: float = Field(2.0, ge=0, le=50)
-    """Classifier-free guidance; 1 or less turns it off."""
+    guidance_scale: GuidanceField = 2.0
+    """Classifier-free guidance, 0 to 50: a number (1 or less: none), or a list or {low, high} drawn per image."""
     negative_prompt: str = ""
     """What the unconditional branch is told."""
     width: int = Field(32, ge=8, le=4096, multiple_of=8)
@@ -81,6 +102,19 @@ class RecipeConfig(Frozen):
     """Another word gives other noise and other backgrounds for the same recipe."""
 
 
+class EngineConfig(Frozen):
+    """How the engine computes: no other images, but last bits may differ, so a set keeps what it was begun with."""
+
+    channels_last: bool = False
+    """Weights and activations with channels innermost: faster convolutions on tensor cores."""
+    fuse_qkv: bool = False
+    """One matrix product for query, key and value."""
+    compile: bool = False
+    """torch.compile of denoiser and decoder: minutes at every actor's start, then faster steps."""
+    attention: Literal["default", "math", "flash", "efficient", "cudnn"] = "default"
+    """Kernel of scaled_dot_product_attention; `default` leaves the choice to torch."""
+
+
 class GenerateConfig(Frozen):
     """How images are made: nothing here changes which images a set holds."""
 
@@ -88,10 +122,14 @@ class GenerateConfig(Frozen):
     """Images of one shard: unit of work, retry and resume. Fixed for a set at its creation."""
     batch_size: int = Field(50, ge=1, le=4096)
     """Images of one engine call; the last one of a shard is padded. Fixed for a set at its creation."""
+    engine: EngineConfig = EngineConfig()
+    """How the engine computes. Fixed for a set at its creation."""
     num_actors: int = Field(2, ge=1)
     """Actors of the pool at the start (and its lower bound)."""
     max_actors: int | None = Field(None, ge=1)
     """Upper bound of the pool on an autoscaling cluster; default: `num_actors`."""
+    shards_in_flight: int = Field(1, ge=1, le=8)
+    """Shards that an actor works on: with 2, one is encoded and written while the GPU makes the next."""
     num_cpus_per_actor: float = Field(1, ge=0)
     """CPUs that Ray reserves for an actor."""
     num_gpus_per_actor: float = Field(0, ge=0)

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from pipeline.core.config import RecipeConfig
+from pipeline.core.choices import highest
+from pipeline.core.config import EngineConfig, RecipeConfig
+from pipeline.core.engine_options import apply_options, attention, denoiser_of, remembering
 from pipeline.core.errors import InputError
+from pipeline.core.guidance import BASE_GUIDANCE, guided_each
 
 MAX_CACHED_BYTES = 512 << 20
 """Of embeddings kept on the device: 2,200 prompts of Stable Diffusion in half precision with guidance."""
@@ -60,29 +64,49 @@ class DiffusionEngine:
         recipe: what decides pixels.
         batch_size: rows of every call of the pipeline; shorter inputs are padded by their last row.
         device: "cpu" or "cuda".
+        options: how it computes.
 
     Raises:
         InputError: the directory, scheduler, size or device is wrong.
     """
 
-    def __init__(self, directory: Path, recipe: RecipeConfig, batch_size: int, device: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        recipe: RecipeConfig,
+        batch_size: int,
+        device: str,
+        options: EngineConfig = EngineConfig(),  # noqa: B008 - frozen
+    ) -> None:
         self._recipe = recipe
         self._batch_size = batch_size
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
-        self._pipeline = _load(directory, recipe).to(self._device)
-        self._tells_steps = "callback_on_step_end" in inspect.signature(self._pipeline.__call__).parameters
+        self.pipeline = _load(directory, recipe).to(self._device)
+        self._is_guidance_drawn = not isinstance(recipe.guidance_scale, float)
+        self._guidance_scale = BASE_GUIDANCE if self._is_guidance_drawn else highest(recipe.guidance_scale)
+        if self._is_guidance_drawn and (type(self.pipeline).__name__ not in _EMBEDDING_NAMES or options.compile):
+            raise InputError(
+                "recipe.guidance_scale is drawn per image, which goes with Stable Diffusion (1, 2 and XL) without "
+                "generate.engine.compile only; give one number"
+            )
+        self._options = options
+        self._memos = apply_options(self.pipeline, options)
+        self._tells_steps = "callback_on_step_end" in inspect.signature(self.pipeline.__call__).parameters
         self.seconds: dict[str, float] = {}
         """Seconds of the last call by part. On a GPU the last step may still run when `decode` begins to count."""
         self._embeddings: OrderedDict[str, tuple[torch.Tensor | None, ...]] = OrderedDict()
 
-    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[GeneratedImage]:
+    def generate(
+        self, prompts: Sequence[str], seeds: Sequence[int], guidance_scales: Sequence[float] | None = None
+    ) -> list[GeneratedImage]:
         """Make one image per prompt.
 
         Args:
             prompts: 1 to `batch_size` texts.
             seeds: of each image's noise, 0 <= seed < 2**63.
+            guidance_scales: of each image; needed when the recipe draws it per image, else the recipe's number counts.
 
         Returns:
             The images, in the order of the prompts.
@@ -102,16 +126,21 @@ class DiffusionEngine:
             last_step = time.perf_counter()
             return values
 
-        output = self._pipeline(
-            **conditioning,
-            **({"callback_on_step_end": after_step} if self._tells_steps else {}),
-            generator=generators,
-            num_inference_steps=self._recipe.num_inference_steps,
-            guidance_scale=self._recipe.guidance_scale,
-            width=self._recipe.width,
-            height=self._recipe.height,
-            output_type="np",
-        )
+        each: AbstractContextManager[None] = nullcontext()
+        if self._is_guidance_drawn:
+            assert guidance_scales is not None and len(guidance_scales) == count, guidance_scales
+            each = guided_each(denoiser_of(self.pipeline), [*guidance_scales, *[guidance_scales[-1]] * padding])
+        with attention(self._options), remembering(self._memos), each:
+            output = self.pipeline(
+                **conditioning,
+                **({"callback_on_step_end": after_step} if self._tells_steps else {}),
+                generator=generators,
+                num_inference_steps=self._recipe.num_inference_steps,
+                guidance_scale=self._guidance_scale,
+                width=self._recipe.width,
+                height=self._recipe.height,
+                output_type="np",
+            )
         self.seconds = {
             "text_encode": encoded - began,
             "denoise": last_step - encoded,
@@ -135,7 +164,7 @@ class DiffusionEngine:
 
     def _conditioning(self, texts: list[str]) -> dict[str, Any]:
         negative = self._recipe.negative_prompt or None
-        names = _EMBEDDING_NAMES.get(type(self._pipeline).__name__)
+        names = _EMBEDDING_NAMES.get(type(self.pipeline).__name__)
         if names is None:
             given = {"negative_prompt": [negative] * len(texts)} if negative else {}
             return {"prompt": texts, **given}
@@ -149,12 +178,12 @@ class DiffusionEngine:
         if found is None:
             with torch.no_grad():
                 found = tuple(
-                    self._pipeline.encode_prompt(
+                    self.pipeline.encode_prompt(
                         prompt=text,
                         negative_prompt=negative,
                         device=self._device,
                         num_images_per_prompt=1,
-                        do_classifier_free_guidance=self._recipe.guidance_scale > 1,
+                        do_classifier_free_guidance=self._guidance_scale > 1,
                     )
                 )
             self._embeddings[text] = found

@@ -16,7 +16,7 @@ from pipeline.core.backgrounds import load_backgrounds
 from pipeline.core.classes import load_class_table
 from pipeline.core.errors import InputError
 from pipeline.core.generator_config import GeneratorConfig, TextConfig
-from pipeline.core.prompts import render, resolve_template, template_uses
+from pipeline.core.prompts import Drawn, render, resolve_template, template_uses
 
 CONTEXT_LENGTH = 77
 START = "<|startoftext|>"
@@ -42,7 +42,10 @@ class Captions:
         return cls(
             [
                 [
-                    [render(source, row, scene) for scene in (scenes if template_uses(source, "b") else [None])]
+                    [
+                        render(source, row, Drawn(background=scene))
+                        for scene in (scenes if template_uses(source, "b") else [None])
+                    ]
                     for source in sources
                 ]
                 for row in load_class_table(config.classes).rows

@@ -77,6 +77,11 @@ def choose(recipe_hash: str, identifier: int, purpose: str, num_choices: int) ->
     return _hash64(purpose, recipe_hash, identifier) % num_choices
 
 
+def uniform(recipe_hash: str, identifier: int, purpose: str) -> float:
+    """A number (0 <= number < 1) drawn for an image, e.g. purpose "guidance"."""
+    return (_hash64(purpose, recipe_hash, identifier) >> 11) / (1 << 53)
+
+
 def num_rows(num_classes: int, images_per_class: int, shard_size: int) -> int:
     """Rows to make: the asked number rounded up to whole shards, so that growing a set only adds shards."""
     return num_shards(num_classes, images_per_class, shard_size) * shard_size

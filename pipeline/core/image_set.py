@@ -14,14 +14,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store, sha256_bytes
-from pipeline.core.config import RunConfig
+from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.flatten import flatten
 from pipeline.core.identity import num_shards
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED, OK, ROW_FORMAT
 
 IDENTITY = "identity.json"
 """Written first and never changed: the recipe, and the shapes that a set keeps for life."""
+
+SHAPES = ("shard_size", "batch_size", "engine")
+"""Settings of `GenerateConfig` that a set keeps: the last bits of its pixels depend on them."""
 
 SUMMARY_KEY = b"synthclones.shard"
 """Key of a shard's summary in its Parquet footer."""
@@ -73,14 +77,14 @@ def published_shards(store: Store, images_dir: str) -> set[int]:
 
 
 def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
-    """Write the set's identity, or check that it is this recipe's and keeps its shard and batch size.
+    """Write the set's identity, or check that it is this recipe's and keeps its shapes.
 
     Raises:
-        InputError: the set was begun with another shard or batch size.
+        InputError: the set was begun with other `SHAPES`, or by a version with other columns.
         WorkError: the directory belongs to another recipe.
     """
     path = f"{recipe.images_dir}/{IDENTITY}"
-    shapes = {"shard_size": config.generate.shard_size, "batch_size": config.generate.batch_size}
+    shapes = config.generate.model_dump(mode="json", include=set(SHAPES))
     if not store.exists(path):
         about = {"recipe_hash": recipe.hash, "recipe": recipe.identity, "row_format": ROW_FORMAT}
         store.write_json(path, {**about, **shapes})
@@ -91,12 +95,21 @@ def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
             f"{store.uri(path)} belongs to recipe {identity['recipe_hash']}, not {recipe.hash}; move it away"
         )
     check_row_format(identity, store.uri(recipe.images_dir))
-    for name, value in shapes.items():
-        if identity[name] != value:
+    begun = flatten({name: identity[name] for name in SHAPES})
+    for name, value in flatten(shapes).items():
+        if begun[name] != value:
+            said = json.dumps(begun[name]).strip('"')
             raise InputError(
-                f"{store.uri(recipe.images_dir)} was begun with {name} {identity[name]}, the config says {value}; "
-                f"give --set generate.{name}={identity[name]}, or another --root"
+                f"{store.uri(recipe.images_dir)} was begun with {name} {said}, the config says {value}; "
+                f"give --set generate.{name}={said}, or another --root"
             )
+
+
+def as_begun(config: RunConfig, identity: Mapping[str, Any]) -> RunConfig:
+    """The config with the shapes that a set was begun with, whatever it says itself."""
+    shapes = GenerateConfig.model_validate({name: identity[name] for name in SHAPES})
+    kept = {name: getattr(shapes, name) for name in SHAPES}
+    return config.model_copy(update={"generate": config.generate.model_copy(update=kept)})
 
 
 def check_row_format(identity: Mapping[str, Any], where: str) -> None:
@@ -133,10 +146,24 @@ def read_summary(store: Store, images_dir: str, shard: int) -> ShardSummary:
         schema = store.read_with(path, lambda: pq.read_schema(full, filesystem=file_system))
         return footer_summary(schema.metadata)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise WorkError(
-            f"{store.uri(path)} is damaged ({' '.join(str(error).split())[:120]}); remove that file and run "
-            "`python -m jobs.generate` with the same settings to make it again"
-        ) from error
+        raise damaged_shard(store.uri(path), error) from error
+
+
+def damaged_shard(where: str, error: object) -> WorkError:
+    """The error of a shard whose content cannot be used, with its mend."""
+    return WorkError(
+        f"{where} is damaged ({' '.join(str(error).split())[:120]}); `python -m jobs.verify --repair` with the same "
+        "settings makes it again"
+    )
+
+
+def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
+    """Some columns of a shard. Raises `WorkError` when it is damaged."""
+    file_system, full = store.filesystem(path)
+    try:
+        return store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
+    except (pa.ArrowException, OSError) as error:
+        raise damaged_shard(store.uri(path), error) from error
 
 
 def read_summaries(store: Store, images_dir: str, shards: Iterable[int]) -> list[ShardSummary]:

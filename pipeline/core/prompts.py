@@ -7,6 +7,7 @@ random and no globals are within a template's reach.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,10 +19,33 @@ from pipeline.core.errors import InputError
 
 VARIABLES = {
     "c": "the class's words",
-    "h_c": "its hypernym's words",
+    "c_first": "the first of them",
+    "c_random": "one of them, drawn per image",
+    "h_c": "its first hypernym's words",
+    "h_c_all": "all its hypernyms' words",
+    "h_c_random": "the words of one of its hypernyms, drawn per image",
     "d_c": "its definition",
-    "b": "a background scene",
+    "b": "a background scene, drawn per image",
+    "style": "a style or domain, drawn per image",
 }
+"""What a template may use. The drawn ones are drawn by a hash of the image, never by the template."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for an image's prompt; where the template uses none of it, the first of each.
+
+    Args:
+        lemma: index of the class's word, any number >= 0: it is taken modulo their number.
+        hypernym: index of the hypernym, likewise.
+        background: scene name, None when the template has none.
+        style: None when the template has none.
+    """
+
+    lemma: int = 0
+    hypernym: int = 0
+    background: str | None = None
+    style: str | None = None
 
 
 def _only_text(value: Any) -> Any:
@@ -50,8 +74,8 @@ def resolve_template(name_or_source: str) -> str:
     """The Jinja source of a named template, or of one written out.
 
     Raises:
-        InputError: neither a name nor a template, a syntax error, a variable other than c, h_c, d_c and b, or a
-            template that fails on a simple class or draws no text.
+        InputError: neither a name nor a template, a syntax error, an unknown variable, or a template that fails on a
+            simple class or draws no text.
     """
     named = template_names()
     source = named.get(name_or_source, name_or_source)
@@ -71,22 +95,28 @@ def template_uses(source: str, variable: str) -> bool:
     return variable in _variables(source)
 
 
-def render(source: str, class_row: Mapping[str, Any], background: str | None) -> str:
+def render(source: str, class_row: Mapping[str, Any], drawn: Drawn) -> str:
     """The prompt of one image.
 
     Args:
         source: Jinja source from `resolve_template`.
         class_row: row of a class table.
-        background: scene name, or None when the template has none.
+        drawn: what is drawn per image.
 
     Raises:
         InputError: the template needs a hypernym and the class has none, or it fails on this class.
     """
-    values = {"c": ", ".join(class_row["lemmas"]), "d_c": class_row["definition"]}
-    if class_row["hypernym_lemmas"]:
-        values["h_c"] = ", ".join(class_row["hypernym_lemmas"][0])
-    if background is not None:
-        values["b"] = background
+    lemmas, hypernyms = class_row["lemmas"], class_row["hypernym_lemmas"]
+    values = {"c": ", ".join(lemmas), "c_first": lemmas[0], "c_random": lemmas[drawn.lemma % len(lemmas)]}
+    values["d_c"] = class_row["definition"]
+    if hypernyms:
+        values["h_c"] = ", ".join(hypernyms[0])
+        values["h_c_all"] = ", ".join(dict.fromkeys(word for words in hypernyms for word in words))
+        values["h_c_random"] = ", ".join(hypernyms[drawn.hypernym % len(hypernyms)])
+    if drawn.background is not None:
+        values["b"] = drawn.background
+    if drawn.style is not None:
+        values["style"] = drawn.style
     return _render(source, values, f" of class {class_row['wnid']} ({class_row['synset']})")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.backgrounds import load_backgrounds
+from pipeline.core.choices import Guidance, Template
 from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
 from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, class_permutation, content_hash
 from pipeline.core.model_source import model_fingerprint
 from pipeline.core.prompts import resolve_template, template_uses
@@ -22,16 +25,20 @@ class Recipe:
         hash: sha256 of `identity`, 64 hex digits.
         classes: the class table, in label order.
         permutation: class order inside every index.
-        template: Jinja source of the prompt.
-        backgrounds: scene names, empty when the template has none.
+        templates: Jinja sources of the prompt, each with its weight.
+        backgrounds: scene names, empty when no template uses them.
+        styles: empty when no template uses them.
+        guidance: as the config says it.
     """
 
     identity: dict[str, Any]
     hash: str
     classes: ClassTable
     permutation: list[int]
-    template: str
+    templates: list[tuple[str, float]]
     backgrounds: list[str]
+    styles: list[str]
+    guidance: Guidance
 
     @property
     def id(self) -> str:
@@ -53,18 +60,21 @@ def resolve_recipe(config: RunConfig) -> Recipe:
     """Gather what decides pixels. Raises `InputError` when a table, template or model is wrong."""
     settings = config.recipe
     classes = load_class_table(config.classes)
-    template = resolve_template(settings.template)
-    backgrounds = load_backgrounds(settings.backgrounds) if template_uses(template, "b") else []
+    templates = _templates(settings.template)
+    backgrounds = load_backgrounds(settings.backgrounds) if _any_uses(templates, "b") else []
+    styles = _styles(settings.styles) if _any_uses(templates, "style") else []
     lossless = settings.image_format == "png"
     identity = {
         "schema_version": SCHEMA_VERSION,
         "classes": classes.rows,
-        "template": template,
+        # One template stands here as it did before there were mixtures, so that older sets keep their hash.
+        "template": templates[0][0] if isinstance(settings.template, str) else [list(part) for part in templates],
+        **({"styles": styles} if styles else {}),
         "backgrounds": backgrounds,
         "model": model_fingerprint(settings.model),
         **settings.model_dump(
             mode="json",
-            exclude={"template", "backgrounds", "model"} | ({"image_quality"} if lossless else set()),
+            exclude={"template", "backgrounds", "styles", "model"} | ({"image_quality"} if lossless else set()),
         ),
     }
     return Recipe(
@@ -72,6 +82,24 @@ def resolve_recipe(config: RunConfig) -> Recipe:
         hash=content_hash(identity),
         classes=classes,
         permutation=class_permutation([row["wnid"] for row in classes.rows]),
-        template=template,
+        templates=templates,
         backgrounds=backgrounds,
+        styles=styles,
+        guidance=settings.guidance_scale,
     )
+
+
+def _templates(setting: Template) -> list[tuple[str, float]]:
+    if isinstance(setting, str):
+        return [(resolve_template(setting), 1.0)]
+    return [(resolve_template(part.template), part.weight) for part in setting]
+
+
+def _any_uses(templates: Sequence[tuple[str, float]], variable: str) -> bool:
+    return any(template_uses(source, variable) for source, _ in templates)
+
+
+def _styles(styles: Sequence[str]) -> list[str]:
+    if not styles or not all(style.strip() for style in styles):
+        raise InputError("the template uses `style`, so recipe.styles must list some, none empty: [photo, sketch]")
+    return list(styles)

@@ -10,14 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.classes import ClassTable
 from pipeline.core.classifier import TrainedClassifier
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
 from pipeline.core.flatten import flatten, without_credentials
 from pipeline.core.gallery import (
     ClassRow,
@@ -29,7 +26,7 @@ from pipeline.core.gallery import (
     shown_classes,
 )
 from pipeline.core.identity import ID_LENGTH
-from pipeline.core.image_set import published_shards, shard_path
+from pipeline.core.image_set import published_shards, read_columns, shard_path
 from pipeline.core.model_identity import GROUPS
 from pipeline.core.plots import confusion_png, curves_png
 from pipeline.core.real_images import LabelledImages
@@ -120,15 +117,7 @@ def _rows(
 def _image_rows(store: Store, images_dir: str) -> Iterator[dict[str, Any]]:
     """The rows of an image set in its order, read shard by shard as they are wanted. Raises `WorkError`."""
     for shard in sorted(published_shards(store, images_dir)):
-        path = shard_path(images_dir, shard)
-        file_system, full = store.filesystem(path)
-        try:
-            table = pq.read_table(full, filesystem=file_system, columns=IMAGE_COLUMNS)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise WorkError(
-                f"{store.uri(path)} is damaged ({error}); remove that file and run `python -m jobs.generate` with the "
-                "same settings to make it again"
-            ) from error
+        table = read_columns(store, shard_path(images_dir, shard), IMAGE_COLUMNS)
         yield from table.to_pylist()
 
 

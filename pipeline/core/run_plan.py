@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pipeline.core.choices import highest
 from pipeline.core.config import Frozen, RecipeConfig, RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
@@ -116,7 +117,7 @@ def relative_work(recipe: RecipeConfig, reference: ReferenceWork) -> float:
     """
     pixels = recipe.width * recipe.height / (reference.width * reference.height)
     steps = recipe.num_inference_steps / reference.num_inference_steps
-    forwards = (1 + (recipe.guidance_scale > 1)) / (1 + reference.guidance)
+    forwards = (1 + (highest(recipe.guidance_scale) > 1)) / (1 + reference.guidance)
     return pixels * steps * forwards
 
 

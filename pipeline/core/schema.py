@@ -13,7 +13,10 @@ PROMPT_SCHEMA = pa.schema(
         pa.field("class_name", pa.string(), nullable=False),
         pa.field("wnid", pa.string(), nullable=False),
         pa.field("prompt", pa.string(), nullable=False),
+        pa.field("template", pa.string(), nullable=False),  # Jinja source; one of several in a mixture
         pa.field("background", pa.string()),  # null when the template has none
+        pa.field("style", pa.string()),  # likewise
+        pa.field("guidance_scale", pa.float64(), nullable=False),  # the image's own
         pa.field("seed", pa.int64(), nullable=False),  # of the image's noise
         pa.field("token_count", pa.int32(), nullable=False),  # CLIP's BPE with both end marks
         pa.field("truncated", pa.bool_(), nullable=False),  # more than CLIP's 77 tokens
@@ -21,7 +24,7 @@ PROMPT_SCHEMA = pa.schema(
 )
 
 ROW_FORMAT = 2
-"""Of the shards of an image set. A set keeps the one it was begun with; it changes no pixel, so it is in no hash."""
+"""Of prompt tables and shards. A set keeps the one it was begun with; it changes no pixel, so it is in no hash."""
 
 OK = "ok"
 FAILED = "failed"

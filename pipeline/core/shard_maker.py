@@ -1,8 +1,13 @@
-"""One shard: its rows of the prompt table, through the engine, into the bytes of a Parquet file. No Ray in here."""
+"""One shard: its rows of the prompt table, through the engine, into the bytes of a Parquet file. No Ray in here.
+
+`ShardMaker.make` may be called on several threads: the engine works for one shard at a time, while the last images of
+another are encoded and its file is written.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,8 +43,8 @@ class ShardMaker:
         prompts_dir: of the prompt table.
         parts: of the prompt table's manifest.
         images_dir: of the image set.
-        on_batch: called after every batch, and after every shard, with the event (`batch` or `shard`), the number of
-            images and the seconds of its parts.
+        on_batch: told, on any thread, of every `batch`, its encoding (`encoded`) and every `shard`, with the number of
+            images and the seconds of the parts.
 
     Raises:
         InputError: the model or the device is wrong.
@@ -63,39 +68,39 @@ class ShardMaker:
         self._images_dir = images_dir
         settings = config.generate
         self.engine = DiffusionEngine(
-            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device
+            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device, settings.engine
         )
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
-        self._encode_s = 0.0  # of the shard in the making
+        self._engine_lock = threading.Lock()
 
     def make(self, shard: int) -> ShardSummary:
         """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
         started = time.time()
         rows = list(self.rows(shard).values())
         summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
-        data = shard_bytes(rows, summary)
         began = time.perf_counter()
+        data = shard_bytes(rows, summary)
         self._store.write_bytes(shard_path(self._images_dir, shard), data)
-        self._on_batch("shard", 0, {"write": time.perf_counter() - began, "encode": self._encode_s})
+        self._on_batch("shard", 0, {"write": time.perf_counter() - began})
         return summary
 
     def rows(self, shard: int, wanted: Sequence[int] | None = None) -> dict[int, Row]:
         """Rows of a shard by their number in it: all, or those of the batches that hold the `wanted` numbers."""
         prompts = self.prompt_rows(shard)
         batch_size = self._config.generate.batch_size
-        self._encode_s = 0.0
         starts: Sequence[int] = range(0, len(prompts), batch_size)
         if wanted is not None:
             starts = sorted({number - number % batch_size for number in wanted})
         batches = [prompts[start : start + batch_size] for start in starts]
         encoded: list[Future[list[Row]]] = []
-        for batch in batches:  # a batch is encoded on a thread while the next one is made
-            began = time.perf_counter()
-            results = list(self._images(batch))
-            seconds = (time.perf_counter() - began) / len(batch)
-            encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
-            self._on_batch("batch", len(batch), self.engine.seconds)
+        with self._engine_lock:
+            for batch in batches:  # a batch is encoded on a thread while the next one is made
+                began = time.perf_counter()
+                results = list(self._images(batch))
+                seconds = (time.perf_counter() - began) / len(batch)
+                encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
+                self._on_batch("batch", len(batch), self.engine.seconds)
         made = [future.result() for future in encoded]
         return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
 
@@ -119,7 +124,8 @@ class ShardMaker:
     def _images(self, batch: Sequence[Row]) -> Iterator[GeneratedImage | Exception]:
         """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other."""
         try:
-            yield from self.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
+            columns = [[row[name] for row in batch] for name in ("prompt", "seed", "guidance_scale")]
+            yield from self.engine.generate(*columns)
         except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
             if len(batch) == 1:
                 yield error
@@ -132,7 +138,7 @@ class ShardMaker:
         rows = [
             {**row, **self._outcome(result), "seconds": seconds} for row, result in zip(batch, results, strict=True)
         ]
-        self._encode_s += time.perf_counter() - began
+        self._on_batch("encoded", 0, {"encode": time.perf_counter() - began})
         return rows
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
@@ -192,6 +198,6 @@ def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> bytes:
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="none",
-        use_dictionary=["class_name", "wnid", "status"],
+        use_dictionary=["class_name", "wnid", "template", "background", "style", "status"],
     )
     return bytes(sink.getvalue())

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.study_plan import Cell, StudyPlan
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
         cells = [
             line.setting,
             f"{line.images:,}",
-            "real images" if real else recipe.template,
-            "" if real else f"{recipe.guidance_scale:g}",
+            "real images" if real else describe_template(recipe.template),
+            "" if real else describe_guidance(recipe.guidance_scale),
             f"{line.cell.config.train.epochs}",
             _accuracy(line.top1, num_seeds),
             "" if real else _accuracy(line.twin_top1, num_seeds),
@@ -127,7 +128,9 @@ def to_csv(table: Sequence[Line]) -> str:
     writer.writerow(COLUMNS)
     for line in table:
         config = line.cell.config
-        made = ["", ""] if line.cell.is_real else [config.recipe.template, config.recipe.guidance_scale]
+        recipe = config.recipe
+        made = [describe_template(recipe.template), describe_guidance(recipe.guidance_scale)]
+        made = ["", ""] if line.cell.is_real else made
         head = [line.axis, line.setting, config.train.data, line.images, *made, config.train.epochs, len(line.top1)]
         numbers = [*mean_std(line.top1), mean_std(line.twin_top1)[0], line.gap]
         writer.writerow([*head, *("" if number is None else f"{number:.6f}" for number in numbers)])

@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError
 from pipeline.core.identity import INDEX_BITS
+from pipeline.core.image_set import damaged_shard, read_columns
 from pipeline.core.schema import OK
 
 COLUMNS = ["image_id", "class_index", "image", "status"]
@@ -75,18 +75,6 @@ def is_usable(table: pa.Table, images_per_class: int) -> NDArray[np.bool_]:
     return usable
 
 
-def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
-    """Some columns of a shard. Raises `WorkError` when it cannot be read."""
-    file_system, full = store.filesystem(path)
-    try:
-        return store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise WorkError(
-            f"{store.uri(path)} cannot be read ({' '.join(str(error).split())[:120]}); remove that file and run "
-            "`python -m jobs.generate` with the same settings to make it again"
-        ) from error
-
-
 def decode_rows(table: pa.Table, images_per_class: int, input_size: int, shard: str) -> Arrays:
     """The usable images of a shard: status ok, and inside the prefix of `images_per_class`.
 
@@ -107,10 +95,8 @@ def decode_rows(table: pa.Table, images_per_class: int, input_size: int, shard: 
         try:
             images.append(decode(image["bytes"], stored_side(input_size)))
         except (OSError, TypeError, ValueError) as error:  # PIL's are among them; no bytes or no struct: a TypeError
-            raise WorkError(
-                f"{shard}: image {identifier} has status ok but cannot be decoded ({error}); remove that shard and run "
-                "`python -m jobs.generate` with the same settings to make it again"
-            ) from error
+            message = f"image {identifier} has status ok but cannot be decoded: {error}"
+            raise damaged_shard(shard, message) from error
     return np.stack(images), usable["class_index"].to_numpy().astype(np.int64)
 
 

@@ -151,6 +151,8 @@ def finished_shards(
         compute=ray.data.ActorPoolStrategy(
             min_size=min(settings.num_actors, len(shards)),
             max_size=min(settings.max_actors or settings.num_actors, len(shards)),
+            max_concurrent_calls_per_actor=settings.shards_in_flight,
+            enable_true_multi_threading=settings.shards_in_flight > 1,
         ),
         num_cpus=settings.num_cpus_per_actor,
         num_gpus=settings.num_gpus_per_actor,
@@ -188,6 +190,7 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
         "shards": len(shards),
         "shard_size": settings.shard_size,
         "batch_size": settings.batch_size,
+        "engine": settings.engine.model_dump(mode="json"),
         "device": settings.device,
         "torch_threads": settings.torch_threads,
         "num_actors": settings.num_actors,

@@ -14,8 +14,10 @@ from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_rows
+from pipeline.core.image_set import check_row_format
 from pipeline.core.prompt_table import PromptRows
 from pipeline.core.recipe import Recipe
+from pipeline.core.schema import ROW_FORMAT
 
 MAX_PART_ROWS = 100_000
 """A part is built in memory (about 60 MB) and published in one write."""
@@ -58,6 +60,7 @@ def ensure_prompt_table(config: RunConfig, recipe: Recipe, store: Store) -> dict
         "kind": "prompts",
         "recipe_hash": recipe.hash,
         "recipe": recipe.identity,
+        "row_format": ROW_FORMAT,
         "shard_size": shard_size,
         "rows": rows,
         "classes": len(recipe.classes),
@@ -85,6 +88,7 @@ def _existing(store: Store, recipe: Recipe, shard_size: int) -> dict[str, Any] |
     manifest: dict[str, Any] = store.read_json(path)
     if manifest["recipe_hash"] != recipe.hash:
         raise WorkError(f"{store.uri(path)} belongs to recipe {manifest['recipe_hash']}, not {recipe.hash}; move it")
+    check_row_format(manifest, store.uri(recipe.prompts_dir))
     if manifest["shard_size"] != shard_size:
         raise InputError(
             f"{store.uri(recipe.prompts_dir)} has shards of {manifest['shard_size']} rows, the config {shard_size}; "

@@ -10,7 +10,7 @@ import ray
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.image_set import read_identity
+from pipeline.core.image_set import as_begun, read_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.regeneration import locate
 from pipeline.stages.generate import check_machine
@@ -36,8 +36,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
     recipe = resolve_recipe(config)
     check_machine(config.generate)
     identity = read_identity(store, recipe.images_dir)
-    shapes = {name: identity[name] for name in ("shard_size", "batch_size")}
-    config = config.model_copy(update={"generate": config.generate.model_copy(update=shapes)})
+    config = as_begun(config, identity)
     wanted = locate(image_ids, recipe, store, config.generate.shard_size)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     settings = config.generate

@@ -38,11 +38,9 @@ class ShardActor:
         replace: bool,
     ) -> None:
         pulse.beat.remote("starting")
-        import torch
-
         from pipeline.core.shard_maker import ShardMaker
 
-        torch.set_num_threads(config.generate.torch_threads)
+        self._torch_threads = config.generate.torch_threads
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
@@ -53,6 +51,9 @@ class ShardActor:
 
     def __call__(self, batch: Batch) -> Batch:
         """Make the shard of a batch of one row `shard`; a row of `shard`, `made`, `summary`, `error`, `is_input`."""
+        import torch
+
+        torch.set_num_threads(self._torch_threads)  # a setting of each thread, and calls may come on several
         shard = int(batch["shard"][0])
         summary, made, error = "", False, self._error
         if error is None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline.core.artifact import Store
+from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.model_identity import model_directory, model_identity
@@ -125,8 +126,9 @@ class Study:
         with ray_session():
             for config in self._image_sets(trials):
                 images = generate(config, self.store)
-                recipe = config.recipe
-                say(f"images of {recipe.template!r}, guidance {recipe.guidance_scale:g}: {images['ok']} ok")
+                template, guidance = config.recipe.template, config.recipe.guidance_scale
+                about = f"{describe_template(template)!r}, guidance {describe_guidance(guidance)}"
+                say(f"images of {about}: {images['ok']} ok")
             configs = [cell.trial(seed) for cell, seed in trials]
             at_once = slots or num_slots(configs[0].train)
             for done, (position, model) in enumerate(train_side_by_side(configs, self.store, at_once), start=1):

@@ -15,6 +15,7 @@ import ray.data
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.image_set import (
+    as_begun,
     check_row_format,
     published_shards,
     read_identity,
@@ -128,8 +129,6 @@ def make_again(
     """Remove shards and let `generate` make what is then missing. Killed in between, `generate` alone goes on."""
     for shard in shards:
         store.delete(shard_path(images_dir, shard))
-    shapes = {name: identity[name] for name in ("shard_size", "batch_size")}
     size = manifest["images_per_class"] if manifest else config.images_per_class
-    whole = config.model_copy(update={"images_per_class": size, "generate": config.generate.model_copy(update=shapes)})
-    generate(whole, store)
+    generate(as_begun(config, identity).model_copy(update={"images_per_class": size}), store)
     return shards

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.core.backgrounds import load_backgrounds
 from pipeline.core.classes import load_class_table
 from pipeline.core.clip_tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, _vocabulary, clip_token_counts, clip_tokenizer
-from pipeline.core.prompts import render, template_names
+from pipeline.core.prompts import Drawn, render, template_names
 
 ODD = [
     "",
@@ -33,7 +33,7 @@ def prompts() -> list[str]:
     """Every recipe on all 1,000 classes of ImageNet-1K."""
     rows, scenes = load_class_table("imagenet1k").rows, load_backgrounds("places365")
     return [
-        render(source, row, scenes[row["class_index"] % len(scenes)])
+        render(source, row, Drawn(background=scenes[row["class_index"] % len(scenes)]))
         for source in template_names().values()
         for row in rows
     ]

@@ -97,13 +97,13 @@ def test_a_seed_and_a_prompt_each_change_the_image(tiny_model: Path):
 def test_a_distinct_prompt_is_encoded_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     engine = DiffusionEngine(tiny_model, recipe(tiny_model), 4, "cpu")
     encoded = []
-    encode = engine._pipeline.encode_prompt
+    encode = engine.pipeline.encode_prompt
 
     def spy(*arguments: object, **named: object) -> object:
         encoded.append(named.get("prompt"))  # the pipeline itself calls this too, to pass our embeddings through
         return encode(*arguments, **named)
 
-    monkeypatch.setattr(engine._pipeline, "encode_prompt", spy)
+    monkeypatch.setattr(engine.pipeline, "encode_prompt", spy)
     engine.generate(["a bag", "a boot", "a bag"], [1, 2, 3])
     engine.generate(["a boot"], [4])
     assert [prompt for prompt in encoded if prompt is not None] == ["a bag", "a boot"]

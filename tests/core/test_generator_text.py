@@ -11,7 +11,7 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.errors import InputError
 from pipeline.core.generator_config import GeneratorConfig, load_generator_config
 from pipeline.core.generator_text import CONTEXT_LENGTH, Captions, CaptionSampler, tokenize, train_tokenizer
-from pipeline.core.prompts import render, resolve_template
+from pipeline.core.prompts import Drawn, render, resolve_template
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_captions_are_the_prompts_of_the_four_recipes(captions: Captions) -> Non
     boot = load_class_table("fashion_mnist").rows[9]
     scenes = load_backgrounds("places365")
     sources = [resolve_template(name) for name in ("c", "c, h_c", "c, d_c", "c, h_c inside b")]
-    expected = [[render(source, boot, None)] for source in sources[:3]]
-    assert captions.by_class[9] == [*expected, [render(sources[3], boot, scene) for scene in scenes]]
+    expected = [[render(source, boot, Drawn())] for source in sources[:3]]
+    assert captions.by_class[9] == [*expected, [render(sources[3], boot, Drawn(background=scene)) for scene in scenes]]
 
 
 def test_no_caption_is_cut(captions: Captions, tokenizer: CLIPTokenizer) -> None:

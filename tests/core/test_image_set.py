@@ -3,14 +3,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.config import GenerateConfig, ModelConfig, RecipeConfig, RunConfig
+from pipeline.core.config import EngineConfig, GenerateConfig, ModelConfig, RecipeConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import (
     IDENTITY,
     ShardSummary,
+    as_begun,
     claim_image_set,
     prefix_shards,
     published_shards,
+    read_identity,
     read_summary,
     set_totals,
     shard_path,
@@ -53,6 +55,16 @@ def test_a_set_keeps_the_shapes_it_was_begun_with(store: Store, config: RunConfi
     other = config.model_copy(update={"generate": GenerateConfig(shard_size=50)})
     with pytest.raises(InputError, match=r"shard_size 25, .* 50; give --set generate.shard_size=25"):
         claim_image_set(other, recipe, store)
+
+
+def test_a_set_keeps_the_engine_options_it_was_begun_with(store: Store, config: RunConfig, recipe: Recipe):
+    claim_image_set(config, recipe, store)
+    engine = EngineConfig(channels_last=True)
+    other = config.model_copy(update={"generate": GenerateConfig(shard_size=25, engine=engine)})
+    with pytest.raises(InputError, match=r"give --set generate.engine.channels_last=false, or"):
+        claim_image_set(other, recipe, store)
+    kept = as_begun(other, read_identity(store, recipe.images_dir)).generate
+    assert (kept.shard_size, kept.engine) == (25, EngineConfig())
 
 
 def test_a_set_of_an_older_version_is_not_mixed_with_new_columns(store: Store, config: RunConfig, recipe: Recipe):
@@ -111,5 +123,5 @@ def test_seconds_are_the_time_in_which_anything_was_made(intervals: list[tuple[f
 @pytest.mark.parametrize("data", [b"", b"PAR1 torn", b"\0" * 500])
 def test_a_damaged_shard_is_named(store: Store, data: bytes):
     store.write_bytes(shard_path("images/a", 2), data)
-    with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .* jobs.generate"):
+    with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .*jobs.verify --repair"):
         read_summary(store, "images/a", 2)

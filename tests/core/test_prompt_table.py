@@ -14,12 +14,12 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.identity import choose, class_permutation, image_id, noise_seed
 from pipeline.core.prompt_table import PromptRows
-from pipeline.core.prompts import render
+from pipeline.core.prompts import Drawn, render
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import PROMPT_SCHEMA
 
 
-def recipe(template: str = "c, h_c inside b", **changes: Any) -> Recipe:
+def recipe(template: Any = "c, h_c inside b", **changes: Any) -> Recipe:
     return resolve_recipe(RunConfig.model_validate({"recipe": {"template": template, **changes}}))
 
 
@@ -45,7 +45,8 @@ def test_every_column_follows_from_the_image_id(fashion: Recipe) -> None:
         scene = fashion.backgrounds[choose(fashion.hash, identifier, "background", 365)]
         assert row["class_index"] == identifier >> 32
         assert (row["class_name"], row["wnid"]) == (class_row["class_name"], class_row["wnid"])
-        assert (row["background"], row["prompt"]) == (scene, render(fashion.template, class_row, scene))
+        prompt = render(fashion.templates[0][0], class_row, Drawn(background=scene))
+        assert (row["background"], row["prompt"]) == (scene, prompt)
         assert row["seed"] == noise_seed(fashion.hash, identifier)
 
 
@@ -108,3 +109,34 @@ def test_any_class_text_makes_a_row_with_that_text(name: str, lemma: str, defini
     row = {**load_class_table("fashion_mnist").rows[0], "class_name": name, "lemmas": [lemma], "definition": definition}
     made = PromptRows(with_classes(recipe("c, d_c"), [row])).table(0, 1).to_pylist()[0]
     assert (made["class_name"], made["prompt"]) == (name, f"{lemma}, {definition}")
+
+
+MIXTURE = [{"template": "c", "weight": 1}, {"template": "c, h_c inside b", "weight": 3}]
+
+
+def test_a_mixture_draws_its_templates_by_weight_and_scenes_only_where_they_are_used() -> None:
+    rows = PromptRows(recipe(MIXTURE)).table(0, 2000).to_pylist()
+    plain = [row for row in rows if row["template"] == "{{ c }}"]
+    assert 430 < len(plain) < 570  # a quarter, within 3.6 standard deviations
+    assert {row["background"] for row in plain} == {None}
+    assert all(row["background"] in row["prompt"] for row in rows if row["template"] != "{{ c }}")
+    assert len({row["class_index"] for row in plain}) == 10
+
+
+def test_words_and_styles_are_drawn_per_image_and_stay_what_they_are() -> None:
+    mixed = recipe("a {{ style }} of a {{ c_random }}, {{ h_c_random }}", styles=["photo", "sketch"])
+    rows = PromptRows(mixed).table(0, 400).to_pylist()
+    bags = [row for row in rows if row["class_name"] == "Bag"]
+    assert {row["style"] for row in bags} == {"photo", "sketch"}
+    lemmas = mixed.classes.rows[bags[0]["class_index"]]["lemmas"]
+    assert {row["prompt"].partition(" of a ")[2].partition(",")[0] for row in bags} == set(lemmas)
+    assert PromptRows(mixed).table(100, 120).to_pylist() == rows[100:120]
+
+
+@pytest.mark.parametrize(
+    ("guidance", "least", "most", "distinct"), [(3, 3, 3, 1), ([1, 2, 4], 1, 4, 3), ({"low": 1, "high": 5}, 1, 5, 400)]
+)
+def test_guidance_is_a_number_one_of_a_list_or_within_a_range(guidance: Any, least: float, most: float, distinct: int):
+    drawn = PromptRows(recipe("c", guidance_scale=guidance)).table(0, 400)["guidance_scale"].to_pylist()
+    assert len(set(drawn)) == distinct
+    assert least <= min(drawn) <= least + 0.1 and most - 0.1 <= max(drawn) <= most

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.classes import load_class_table
 from pipeline.core.errors import InputError
-from pipeline.core.prompts import render, resolve_template, template_names, template_uses
+from pipeline.core.prompts import Drawn, render, resolve_template, template_names, template_uses
 
 PAPILLON = "n02086910"
 texts = st.text(min_size=1).filter(str.strip)
@@ -44,18 +44,18 @@ def row(wnid: str) -> dict[str, Any]:
     ],
 )
 def test_the_four_recipes_of_the_paper(name: str, prompt: str) -> None:
-    assert render(resolve_template(name), row(PAPILLON), "bow window indoor") == prompt
+    assert render(resolve_template(name), row(PAPILLON), Drawn(background="bow window indoor")) == prompt
 
 
 def test_c_and_h_c_are_all_words_of_a_synset() -> None:
     handbag = load_class_table("fashion_mnist").rows[8]
-    assert render(resolve_template("c, h_c"), handbag, None) == "bag, handbag, pocketbook, purse, container"
+    assert render(resolve_template("c, h_c"), handbag, Drawn()) == "bag, handbag, pocketbook, purse, container"
 
 
 def test_h_c_is_the_first_of_several_hypernyms() -> None:
     baseball = row("n02799071")
     assert len(baseball["hypernym_lemmas"]) == 2
-    assert render("{{ h_c }}", baseball, None) == "ball"
+    assert render("{{ h_c }}", baseball, Drawn()) == "ball"
 
 
 def test_every_named_template_is_a_template_of_its_own() -> None:
@@ -64,7 +64,8 @@ def test_every_named_template_is_a_template_of_its_own() -> None:
 
 def test_a_template_may_be_written_out() -> None:
     source = "a photo of {{ c|upper }}{% if b %} in {{ b }}{% endif %}"
-    assert render(resolve_template(source), row(PAPILLON), "kitchen") == "a photo of PAPILLON in kitchen"
+    prompt = render(resolve_template(source), row(PAPILLON), Drawn(background="kitchen"))
+    assert prompt == "a photo of PAPILLON in kitchen"
 
 
 @pytest.mark.parametrize(
@@ -112,17 +113,17 @@ def test_a_wrong_template_is_an_error(template: str, parts: list[str]) -> None:
 def test_a_class_without_a_hypernym_is_named() -> None:
     entity = {**row(PAPILLON), "wnid": "n00001740", "synset": "entity.n.01", "hypernym_lemmas": []}
     with pytest.raises(InputError, match=r"of class n00001740 \(entity.n.01\): 'h_c' is undefined"):
-        render(resolve_template("c, h_c"), entity, None)
+        render(resolve_template("c, h_c"), entity, Drawn())
 
 
 def test_a_class_without_a_hypernym_has_a_name() -> None:
-    assert render("{{ c }}", {**row(PAPILLON), "hypernym_lemmas": []}, None) == "papillon"
+    assert render("{{ c }}", {**row(PAPILLON), "hypernym_lemmas": []}, Drawn()) == "papillon"
 
 
 @given(texts | hostile, texts | hostile, texts | hostile, texts | hostile)
 def test_class_text_and_scenes_are_values_never_templates(c: str, h_c: str, d_c: str, b: str) -> None:
     class_row = {"lemmas": [c], "definition": d_c, "hypernym_lemmas": [[h_c]], "wnid": "n00000000", "synset": "x.n.01"}
-    assert render("{{ c }}|{{ h_c }}|{{ d_c }}|{{ b }}", class_row, b) == f"{c}|{h_c}|{d_c}|{b}"
+    assert render("{{ c }}|{{ h_c }}|{{ d_c }}|{{ b }}", class_row, Drawn(background=b)) == f"{c}|{h_c}|{d_c}|{b}"
 
 
 @given(st.text())
@@ -131,7 +132,7 @@ def test_any_text_as_a_template_is_an_input_error_or_a_template(text: str) -> No
         source = resolve_template(text)
     except InputError:
         return
-    assert render(source, row(PAPILLON), "kitchen")
+    assert render(source, row(PAPILLON), Drawn(background="kitchen"))
 
 
 @given(st.text(alphabet="{}%#| cbd_h.()'-+*/0"))

@@ -1,5 +1,7 @@
 import hashlib
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,34 @@ def test_the_footer_says_what_the_rows_are(maker: ShardMaker, store: Store):
 
 def test_making_a_shard_again_gives_the_same_rows(maker: ShardMaker):
     assert maker.make(0).rows_sha256 == maker.make(0).rows_sha256 != maker.make(1).rows_sha256
+
+
+def test_shards_made_on_two_threads_are_those_made_one_by_one(maker: ShardMaker):
+    alone = [maker.make(shard).rows_sha256 for shard in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        together = [summary.rows_sha256 for summary in pool.map(maker.make, range(3))]
+    assert together == alone
+
+
+def test_the_next_shard_is_drawn_while_one_is_written(maker: ShardMaker, monkeypatch: pytest.MonkeyPatch):
+    """The first shard's write waits until the second one's images are there; without the overlap that is for ever."""
+    drawn, write, rows = threading.Event(), Store.write_bytes, ShardMaker.rows
+
+    def slow_write(store: Store, path: str, data: bytes) -> None:
+        if path == shard_path("images/x", 0):
+            assert drawn.wait(60)
+        write(store, path, data)
+
+    def told_rows(shard_maker: ShardMaker, shard: int) -> dict[int, dict[str, object]]:
+        made = rows(shard_maker, shard)
+        if shard == 1:
+            drawn.set()
+        return made
+
+    monkeypatch.setattr(Store, "write_bytes", slow_write)
+    monkeypatch.setattr(ShardMaker, "rows", told_rows)
+    with ThreadPoolExecutor(2) as pool:
+        assert [summary.shard for summary in pool.map(maker.make, [0, 1])] == [0, 1]
 
 
 def test_a_row_that_fails_stays_a_row_and_spoils_no_other(

@@ -76,7 +76,7 @@ def test_an_ok_row_that_cannot_be_decoded_names_shard_image_and_remedy(tmp_root:
 
     store, config = Store.open(tmp_root), small_config(images_per_class=2, shard_size=20)
     recipe = write_image_set(config, store, spoil)
-    with pytest.raises(WorkError, match=r"shard-000000\.parquet: image \d+ has status ok .* jobs\.generate") as error:
+    with pytest.raises(WorkError, match=r"000\.parquet is damaged .image \d+ has status ok .*--repair") as error:
         read(store, recipe, config, 1)
     assert str(row_image_id(13, recipe.permutation)) in str(error.value)
 
@@ -86,7 +86,7 @@ def test_a_damaged_shard_is_a_work_error(tmp_root: str) -> None:
     recipe = write_image_set(config, store)
     path = shard_path(recipe.images_dir, 0)
     store.write_bytes(path, store.read_bytes(path)[:200])
-    with pytest.raises(WorkError, match=r"shard-000000\.parquet cannot be read"):
+    with pytest.raises(WorkError, match=r"shard-000000\.parquet is damaged"):
         read(store, recipe, config, 1)
 
 

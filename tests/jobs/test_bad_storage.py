@@ -29,7 +29,7 @@ def begun_set(place: Place) -> Path:
     ("spoil", "words", "code", "says"),
     [
         (None, "--images-per-class 9", 2, ("9 images per class", "jobs.generate")),
-        ("shards/shard-000001.parquet", "--images-per-class 6", 1, ("000001.parquet is damaged", "jobs.generate")),
+        ("shards/shard-000001.parquet", "--images-per-class 6", 1, ("000001.parquet is damaged", "--repair")),
         ("identity.json", "--images-per-class 6", 1, ("identity.json is damaged",)),
     ],
 )  # fmt: skip

@@ -68,6 +68,12 @@ def test_a_set_is_resumed_and_extended_without_touching_a_shard(
     assert set_totals(read_summaries(store, first["images_dir"], range(4)))["set_sha256"] == first["set_sha256"]
 
 
+def test_two_shards_in_flight_give_the_same_set(tiny_model: Path, tmp_root: str, first: dict[str, Any]) -> None:
+    settings = {"shard_size": 10, "batch_size": 4, "num_actors": 1, "shards_in_flight": 2}
+    overlapped = generate(config_of(tiny_model, generate=settings), Store.open(tmp_root))
+    assert (overlapped["images_made"], overlapped["set_sha256"]) == (40, first["set_sha256"])
+
+
 def test_a_smaller_request_leaves_a_larger_set_as_it_is(tiny_model: Path, store: Store, first: dict[str, Any]) -> None:
     before = modified(store, first)
     smaller = generate(config_of(tiny_model, images_per_class=2), store)

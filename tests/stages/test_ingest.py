@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
-from pipeline.core.image_set import shard_path
+from pipeline.core.image_set import read_columns, shard_path
 from pipeline.core.recipe import Recipe
-from pipeline.core.training_images import COLUMNS, read_columns
+from pipeline.core.training_images import COLUMNS
 from pipeline.stages.ingest import StreamBatches, decode_batch, open_training_data
 from tests.image_sets import small_config, write_image_set
 
@@ -59,7 +59,7 @@ def test_a_row_that_cannot_be_decoded_names_its_own_shard(image_set: tuple[Store
             position = table.column_names.index("image")
             table = table.set_column(position, "image", pa.array(broken, table["image"].type))
         tables.append(table.append_column("path", pa.array([path] * len(table))))
-    with pytest.raises(WorkError, match=r"shard-000001\.parquet: image \d+"):
+    with pytest.raises(WorkError, match=r"shard-000001\.parquet is damaged .image \d+"):
         decode_batch(pa.concat_tables(tables), images_per_class=9, input_size=32)
 
 

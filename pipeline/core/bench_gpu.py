@@ -1,0 +1,189 @@
+"""How fast the engine draws on one device, and what each of its options gains: random weights, real architecture."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from pipeline.core.config import EngineConfig, ModelConfig, RecipeConfig
+from pipeline.core.diffusion import DiffusionEngine
+from pipeline.core.engine_options import denoiser_of
+from pipeline.core.errors import InputError
+from pipeline.core.random_sd import SHAPES, flops_per_image, write_random_model
+
+PROMPT = "tench, cyprinid, freshwater game fish with large scales"
+MATMUL_SIZE = {"cuda": 8192, "cpu": 1024}
+MATMUL_S = 1.0
+"""Seconds of matrix products that the achievable rate is the best of."""
+
+PLAIN = "plain pipeline"
+"""The peer: diffusers' own pipeline, called as its documentation says."""
+
+ONE_AT_A_TIME: dict[str, EngineConfig] = {
+    "none": EngineConfig(),
+    "channels_last": EngineConfig(channels_last=True),
+    "fuse_qkv": EngineConfig(fuse_qkv=True),
+    "attention=flash": EngineConfig(attention="flash"),
+    "attention=cudnn": EngineConfig(attention="cudnn"),
+    "compile": EngineConfig(compile=True),
+    "compile, channels_last": EngineConfig(compile=True, channels_last=True),
+    "compile, channels_last, fuse_qkv": EngineConfig(compile=True, channels_last=True, fuse_qkv=True),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Args:
+        shape: a name in `pipeline.core.random_sd.SHAPES`.
+        device: "cpu" or "cuda".
+        dtype: of weights and activations, as in a recipe.
+        num_inference_steps: denoising steps.
+        batch_size: of the comparison of options.
+        batch_sizes: to try with the fastest options.
+        options: names in `ONE_AT_A_TIME`.
+        repeats: timed calls of each variant; one more warms it up.
+    """
+
+    shape: str
+    device: str
+    dtype: str
+    num_inference_steps: int
+    batch_size: int
+    batch_sizes: Sequence[int]
+    options: Sequence[str]
+    repeats: int
+
+
+def bench_gpu(plan: Plan, directory: Path) -> Iterator[dict[str, Any]]:
+    """Measure one variant after the other.
+
+    Args:
+        plan: what to measure.
+        directory: an empty one, for the model (2 GB at v1.4's shape in bfloat16).
+
+    Yields:
+        A record for each variant: `variant`, `batch_size`, `images_per_s` (median), `matmul_share` (useful operations
+        over what matrix products of the same dtype reach in the same process), `memory_gib`, `gain` over the plain
+        pipeline at the same batch size; or `error`, when a kernel is not there or memory ran out. At the end
+        one with `best`.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if plan.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda, but torch sees no GPU here; give --device cpu --shape tiny, or use a GPU node")
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    model = write_random_model(directory / "model", SHAPES[plan.shape], dtype, plan.device)
+    matmul_rate = matmul_flops_per_s(plan.device, dtype)
+    yield {"variant": "matmul", "tflop_per_s": matmul_rate / 1e12}
+    plain = _measured(plan, model, PLAIN, plan.batch_size, matmul_rate)
+    yield plain
+    found = []
+    for name in plan.options:
+        record = _measured(plan, model, name, plan.batch_size, matmul_rate)
+        if "images_per_s" in record and "images_per_s" in plain:
+            record["gain"] = record["images_per_s"] / plain["images_per_s"]
+        found.append(record)
+        yield record
+    fastest = max(found, key=_rate)["variant"]
+    for batch_size in plan.batch_sizes:
+        if batch_size != plan.batch_size:
+            found.append(_measured(plan, model, fastest, batch_size, matmul_rate))
+            yield found[-1]
+    yield {"best": max(found, key=_rate)}
+
+
+def _rate(record: dict[str, Any]) -> float:
+    return float(record.get("images_per_s", 0))
+
+
+def matmul_flops_per_s(device: str, dtype: torch.dtype) -> float:
+    """The best rate of large square matrix products, in operations per second."""
+    size = MATMUL_SIZE[device]
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best, deadline = float("inf"), time.perf_counter() + MATMUL_S
+    while time.perf_counter() < deadline:
+        best = min(best, _seconds(lambda: torch.mm(a, b), device))
+    return 2 * size**3 / best
+
+
+def _measured(plan: Plan, model: Path, name: str, batch_size: int, matmul_rate: float) -> dict[str, Any]:
+    """Rate and memory of one variant, or its error: the others are worth knowing without it."""
+    about = {"variant": name, "batch_size": batch_size}
+    if plan.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        draw, denoiser = _drawer(plan, model, name, batch_size)
+        calls = 0
+
+        def count(*_: Any) -> None:
+            nonlocal calls
+            calls += 1
+
+        began = time.perf_counter()
+        with torch.no_grad():
+            draw()
+        warm_up_s = time.perf_counter() - began
+        hook = denoiser.register_forward_hook(count)
+        draw()
+        hook.remove()
+        seconds = statistics.median(_seconds(draw, plan.device) for _ in range(plan.repeats))
+    except (RuntimeError, InputError) as error:  # no such kernel, out of memory, a failed compilation
+        return {**about, "error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+    useful = batch_size * flops_per_image(SHAPES[plan.shape], calls, guidance=True)
+    return {
+        **about,
+        "images_per_s": batch_size / seconds,
+        "matmul_share": useful / seconds / matmul_rate,
+        "unet_calls": calls,
+        "warm_up_s": warm_up_s,
+        "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if plan.device == "cuda" else None,
+    }
+
+
+def _drawer(plan: Plan, model: Path, name: str, batch_size: int) -> tuple[Callable[[], object], torch.nn.Module]:
+    """(what draws one batch, the network to count the calls of)."""
+    pixels = SHAPES[plan.shape].pixels
+    prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
+    if name == PLAIN:
+        pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+            model, torch_dtype=getattr(torch, plan.dtype), safety_checker=None, requires_safety_checker=False
+        ).to(plan.device)
+        pipeline.set_progress_bar_config(disable=True)
+
+        def plain() -> object:
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+            size = {"width": pixels, "height": pixels, "num_inference_steps": plan.num_inference_steps}
+            return pipeline(prompts, generator=generators, guidance_scale=2.0, **size)
+
+        return plain, denoiser_of(pipeline)
+    recipe = RecipeConfig.model_validate(
+        {
+            "model": ModelConfig(id=str(model)),
+            "num_inference_steps": plan.num_inference_steps,
+            "guidance_scale": 2.0,
+            "width": pixels,
+            "height": pixels,
+            "dtype": plan.dtype,
+        }
+    )
+    engine = DiffusionEngine(model, recipe, batch_size, plan.device, ONE_AT_A_TIME[name])
+    return lambda: engine.generate(prompts, seeds), denoiser_of(engine.pipeline)
+
+
+def _seconds(action: Callable[[], object], device: str) -> float:
+    began = time.perf_counter()
+    action()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

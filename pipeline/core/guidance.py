@@ -1,0 +1,44 @@
+"""Guidance of each image's own: diffusers' pipelines know only one number for a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+BASE_GUIDANCE = 2.0
+"""What the pipeline is told; above 1, so that it runs the denoiser with and without the prompt."""
+
+
+@contextmanager
+def guided_each(denoiser: nn.Module, guidance_scales: Sequence[float]) -> Iterator[None]:
+    """Within it, a pipeline called with `BASE_GUIDANCE` guides image i by `guidance_scales[i]`.
+
+    The pipeline combines the halves of the denoiser's output, u without and t with the prompt, to u + G (t - u). So
+    each image's t is moved to u + g/G (t - u) before, and u + g (t - u) comes out, whatever scheduler follows.
+
+    Args:
+        denoiser: whose output has the images without the prompt first, then those with it.
+        guidance_scales: one per image of the batch, at least 0.
+    """
+    scales = torch.tensor(list(guidance_scales), dtype=torch.float32) / BASE_GUIDANCE
+
+    def rescale(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        is_tuple = isinstance(output, tuple)
+        predicted = output[0] if is_tuple else output.sample
+        without, with_prompt = predicted.chunk(2)
+        factor = scales.to(predicted.device, predicted.dtype).view(-1, *[1] * (predicted.ndim - 1))
+        moved = torch.cat([without, without + factor * (with_prompt - without)])
+        if is_tuple:
+            return (moved, *output[1:])
+        output.sample = moved
+        return output
+
+    handle = denoiser.register_forward_hook(rescale)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.core.bench_gpu import Plan, bench_gpu
+from pipeline.core.errors import InputError
+from pipeline.core.random_sd import SHAPES, flops_per_image, networks
+
+TINY = Plan(
+    shape="tiny",
+    device="cpu",
+    dtype="float32",
+    num_inference_steps=2,
+    batch_size=2,
+    batch_sizes=[1, 2],
+    options=["none", "channels_last", "attention=cudnn"],
+    repeats=1,
+)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    return list(bench_gpu(TINY, tmp_path_factory.mktemp("bench")))
+
+
+def test_every_variant_is_measured_beside_the_plain_pipeline(records: list[dict]):
+    measured = {record["variant"]: record for record in records[1:5] if "images_per_s" in record}
+    assert {"plain pipeline", "none", "channels_last"} <= measured.keys()
+    assert measured["none"]["gain"] == pytest.approx(
+        measured["none"]["images_per_s"] / measured["plain pipeline"]["images_per_s"]
+    )
+    assert all(0 < record["matmul_share"] < 1.1 for record in measured.values())
+    assert {record["unet_calls"] for record in measured.values()} == {3}  # PNDM makes one more than its steps
+
+
+def test_a_kernel_that_is_not_there_is_recorded_and_the_others_go_on(records: list[dict]):
+    failed = next(record for record in records if record.get("variant") == "attention=cudnn")
+    assert "No viable backend" in failed["error"]
+
+
+def test_other_batch_sizes_are_tried_with_the_fastest_options(records: list[dict]):
+    assert [record["batch_size"] for record in records[1:-1]] == [2, 2, 2, 2, 1]
+    assert records[-1]["best"]["images_per_s"] == max(record.get("images_per_s", 0) for record in records[2:-1])
+
+
+def test_a_missing_gpu_is_an_error_and_not_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="torch sees no GPU here"):
+        next(bench_gpu(Plan(**{**TINY.__dict__, "device": "cuda"}), tmp_path))
+
+
+def test_the_architecture_is_that_of_stable_diffusion_v1_4():
+    """The published sizes, 859.5 M, 83.7 M and 123.1 M parameters, and 82.86 TFLOP for an image of 50 steps."""
+    with torch.device("meta"):
+        sizes = [sum(p.numel() for p in network.parameters()) for network in networks(SHAPES["sd14"])]
+    assert sizes == [859_520_964, 83_653_863, 123_060_480]
+    assert flops_per_image(SHAPES["sd14"], 50, guidance=True) == pytest.approx(82.86e12, rel=1e-3)
