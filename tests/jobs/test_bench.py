@@ -1,4 +1,5 @@
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ def lines(done: CommandResult) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.check_ok().stdout.splitlines() if line.startswith("{")]
 
 
+def temporary(folder: Path) -> dict[str, str | None]:
+    """Temporary folders in a place of the test's own, but not Ray's sockets: their paths must be short."""
+    return {"TMPDIR": str(folder), "RAY_TMPDIR": tempfile.gettempdir()}
+
+
 def test_jobs_bench_generate_measures_every_side_in_one_run(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
     given = options(tiny_model, tmp_path / "unused")
-    done = cli("jobs.bench", "generate", *given, "--repeats", "1", "--json", env={"TMPDIR": str(tmp_path)})
+    done = cli("jobs.bench", "generate", *given, "--repeats", "1", "--json", env=temporary(tmp_path))
     rates = {line["side"]: line["images_per_s"] for line in lines(done) if "side" in line}
     assert done.json["images"] == 40 and done.json["processes"] == 1
     assert {name: done.json[name] for name in done.json["spread"]} == {
@@ -29,7 +35,7 @@ def test_jobs_bench_generate_measures_every_side_in_one_run(tiny_model: Path, cl
 def test_jobs_bench_scale_publishes_resumes_and_holds_shards_in_flight(cli: Cli, tmp_path: Path) -> None:
     rows = ["--rows", "3000", "--shard-rows", "50", "--sample-seconds", "0.02"]
     load = ["--inflight-shards", "8", "--inflight-actors", "2", "--shards-per-s", "8", "--inflight-seconds", "4"]
-    done = cli("jobs.bench", "scale", *rows, *load, "--json", env={"TMPDIR": str(tmp_path)})
+    done = cli("jobs.bench", "scale", *rows, *load, "--json", env=temporary(tmp_path))
     made, held = lines(done)[:2]
     assert done.json == {"bench": "scale", "rows": made, "in_flight": held}
     assert (made["rows"], made["shards"]) == (3000, 60) and made["files"] >= 60 + 3
