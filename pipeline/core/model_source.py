@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import ModelConfig
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError
+from pipeline.core.hub_snapshot import snapshot_dir
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "generator"
 """The tiny generator that ships (docs/generator.md)."""
-
-_WEIGHTS_OF_OTHER_FORMATS = ("*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.pb", "*.h5")
 
 
 def model_fingerprint(model: ModelConfig) -> dict[str, Any]:
@@ -29,9 +28,7 @@ def model_fingerprint(model: ModelConfig) -> dict[str, Any]:
 
 
 def local_model_dir(model: ModelConfig) -> Path:
-    """The directory to load from; a hub snapshot is fetched into the machine's shared cache the first time.
-
-    The hub's cache locks each file, so actors of one node fetch once; later calls read the disk without asking the hub.
+    """The directory to load from; a hub snapshot is fetched once per machine (`pipeline.core.hub_snapshot`).
 
     Raises:
         InputError: as `model_fingerprint`, or the hub does not have that snapshot.
@@ -39,25 +36,7 @@ def local_model_dir(model: ModelConfig) -> Path:
     """
     if not _is_hub(model):
         return _checked_directory(model)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    fetch = partial(
-        snapshot_download, model.id, revision=model.revision, ignore_patterns=list(_WEIGHTS_OF_OTHER_FORMATS)
-    )
-    try:
-        return Path(fetch(local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(fetch())
-    except RepositoryNotFoundError as error:
-        raise InputError(f"recipe.model.id {model.id!r} is not on the hub (or needs a token in HF_TOKEN)") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WorkError(
-            f"the weights of {model.id!r} cannot be fetched ({type(error).__name__}); connect to the hub once, "
-            "or give a local directory as recipe.model.id"
-        ) from error
+    return snapshot_dir(model.id, str(model.revision), "recipe.model")
 
 
 def _is_hub(model: ModelConfig) -> bool:
