@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import statistics
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
-from pipeline.core.artifact import Store
+from pipeline.cli import JobContext, job_options, job_options_with, run_job
 from pipeline.core.errors import InputError
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Barrier
-
-    from pipeline.core.config import RunConfig
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One side of one repeat: steady-state rate (start-up left out) and the whole wall time."""
-
-    images_per_s: float
-    wall_s: float
+COMPARISONS = (
+    "stage_over_bare_loop",
+    "engine_over_pipeline_call",
+    "stage_over_ray_docs_way",
+    "parquet_over_bare_pyarrow",
+)
 
 
 @click.group(help=__doc__)
@@ -37,100 +26,62 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--repeats", type=click.IntRange(min=1), default=2, show_default=True, help="Of both sides, in turn.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Of every side, in turn.")
+@click.option("--only", multiple=True, type=click.Choice(COMPARISONS), help="Just these ratios; repeatable.")
 @job_options
-def generate(job: JobContext, repeats: int) -> None:
-    """The Ray stage (encode, publish, track) against bare loops over the same engine in as many processes.
+def generate(job: JobContext, repeats: int, only: tuple[str, ...]) -> None:
+    """The Ray stage, the engine and the writing of shards, each against what a user would do without them.
 
-    Artifacts go to a temporary folder; --root is not written.
+    Artifacts go to a temporary folder (TMPDIR); --root is not written.
     """
-    ratios = []
-    for repeat in range(repeats):
-        sides = {"bare": _bare(job.config), "ray": _ray_stage(job.config)}
-        for side, measured in sides.items():
-            click.echo(json.dumps({"bench": "generate", "repeat": repeat, "side": side, **measured.__dict__}))
-        ratios.append(sides["ray"].images_per_s / sides["bare"].images_per_s)
-    summary: dict[str, Any] = {
-        "bench": "generate",
-        "images": _num_images(job.config),
-        "processes": job.config.generate.num_actors,
-        "ray_over_bare": statistics.median(ratios),
-        "ratios": ratios,
-    }
-    job.finish(f"the Ray stage runs at {summary['ray_over_bare']:.3f} of the bare loops (median of {repeats})", summary)
+    from pipeline.stages.bench_generate import compare
+
+    summary = compare(job.config, repeats, only or COMPARISONS, _line)
+    named = [f"{name} {summary[name]:.3f} ({low:.3f} to {high:.3f})" for name, (low, high) in summary["spread"].items()]
+    job.finish(f"median of {repeats}: {', '.join(named)}", summary)
 
 
-def _num_images(config: RunConfig) -> int:
-    from pipeline.core.identity import num_rows
-    from pipeline.core.recipe import resolve_recipe
-
-    return num_rows(len(resolve_recipe(config).classes), config.images_per_class, config.generate.shard_size)
-
-
-def _ray_stage(config: RunConfig) -> Measured:
-    from pipeline.core.image_set import read_summaries, shard_path
-    from pipeline.stages.generate import generate as run_stage
-
-    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
-        began = time.perf_counter()
-        store = Store.open(root)
-        summary = run_stage(config, store)
-        wall_s = time.perf_counter() - began
-        shards = range(summary["shards"])
-        started = min(made.started for made in read_summaries(store, summary["images_dir"], shards))
-        # When the last shard lay there: the manifest's `seconds` leaves out publishing and moments without an actor.
-        stopped = max(Path(store.uri(shard_path(summary["images_dir"], shard))).stat().st_mtime for shard in shards)
-        return Measured(summary["rows"] / (stopped - started), wall_s)
-
-
-def _bare(config: RunConfig) -> Measured:
-    """Every process makes its share of the same rows; the clock starts when all have loaded the model."""
-    from pipeline.core.recipe import resolve_recipe
-    from pipeline.stages.prompts import ensure_prompt_table
-
-    processes = config.generate.num_actors
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
-        store, recipe = Store.open(root), resolve_recipe(config)
-        manifest = ensure_prompt_table(config, recipe, store)
-        context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager:
-            barrier = manager.Barrier(processes)
-            shares = [
-                (config, store, recipe.prompts_dir, manifest["parts"], rank, manifest["rows"], barrier)
-                for rank in range(processes)
-            ]
-            with context.Pool(processes) as pool:
-                spans = pool.starmap(_bare_loop, shares, chunksize=1)
-    seconds = max(stop for _, stop in spans) - min(start for start, _ in spans)
-    return Measured(manifest["rows"] / seconds, time.perf_counter() - began)
-
-
-def _bare_loop(
-    config: RunConfig,
-    store: Store,
-    prompts_dir: str,
-    parts: list[dict[str, Any]],
-    rank: int,
+@main.command()
+@click.option("--rows", type=click.IntRange(min=0), default=1_000_000, show_default=True, help="Of the set; 0: none.")
+@click.option("--shard-rows", type=click.IntRange(min=1), default=256, show_default=True, help="Of one shard.")
+@click.option(
+    "--image-bytes", type=click.IntRange(3_000, 60_000), default=10_000, show_default=True, help="Of an image."
+)
+@click.option(
+    "--inflight-shards", type=click.IntRange(min=0), default=1000, show_default=True, help="At a time; 0: none."
+)
+@click.option("--inflight-actors", type=click.IntRange(min=1), default=20, show_default=True, help="They share them.")
+@click.option("--shards-per-s", type=click.FloatRange(min=0.1), default=11.0, show_default=True, help="Finished.")
+@click.option("--inflight-seconds", type=click.FloatRange(min=1), default=90.0, show_default=True, help="Measured.")
+@click.option("--sample-seconds", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Interval.")
+@job_options_with(default_preset="fashion")
+def scale(
+    job: JobContext,
     rows: int,
-    barrier: Barrier,
-) -> tuple[float, float]:
-    """(start, stop) of making every `num_actors`-th shard with nothing but the engine."""
-    import torch
+    shard_rows: int,
+    image_bytes: int,
+    inflight_shards: int,
+    inflight_actors: int,
+    shards_per_s: float,
+    inflight_seconds: float,
+    sample_seconds: float,
+) -> None:
+    """The whole Ray stage with a maker of ready images: rows/s, files, the driver's CPU and memory, resume.
 
-    from pipeline.core.shard_maker import ShardMaker
+    Then many shards in flight on workers that sleep. Artifacts go to a temporary folder (TMPDIR) of about rows x
+    image-bytes that is removed at the end; --root is not written.
+    """
+    from pipeline.stages.bench_scale import InFlight, run_in_flight, run_rows
 
-    torch.set_num_threads(config.generate.torch_threads)
-    settings = config.generate
-    maker = ShardMaker(config, store, prompts_dir, parts, "unused")
-    barrier.wait()
-    started = time.time()
-    for shard in range(rank, rows // settings.shard_size, settings.num_actors):
-        prompts = maker.prompt_rows(shard)
-        for first in range(0, len(prompts), settings.batch_size):
-            batch = prompts[first : first + settings.batch_size]
-            maker.engine.generate([row["prompt"] for row in batch], [row["seed"] for row in batch])
-    return started, time.time()
+    summary: dict[str, Any] = {"bench": "scale"}
+    if rows:
+        summary["rows"] = run_rows(job.config, rows, shard_rows, image_bytes, sample_seconds)
+        _line(summary["rows"])
+    if inflight_shards:
+        load = InFlight(inflight_shards, inflight_actors, shards_per_s, inflight_seconds)
+        summary["in_flight"] = run_in_flight(job.config, load, sample_seconds)
+        _line(summary["in_flight"])
+    job.finish(f"measured: {', '.join(name for name in summary if name != 'bench') or 'nothing'}", summary)
 
 
 @main.command()
@@ -164,7 +115,11 @@ def gpu(
     plan = Plan(shape, device, dtype, num_inference_steps, batch_size, try_batch_size, names, repeats)
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
         for record in bench_gpu(plan, Path(directory)):
-            click.echo(json.dumps({"bench": "gpu", **record}))
+            _line({"bench": "gpu", **record})
+
+
+def _line(values: dict[str, Any]) -> None:
+    click.echo(json.dumps(values))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
-from pipeline.core.identity import noise_seed, num_shards, row_image_id, split_image_id
+from pipeline.core.identity import num_shards, split_image_id
 from pipeline.core.image_set import claim_image_set, shard_path
-from pipeline.core.images import encode_image, pixel_std
+from pipeline.core.images import encode_image, perceptual_hash, pixel_std
+from pipeline.core.prompt_table import PromptRows
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import OK
 from pipeline.core.shard_maker import shard_bytes, summarize
@@ -43,10 +44,11 @@ def write_image_set(config: RunConfig, store: Store, change: Change = lambda _ro
     recipe = resolve_recipe(config)
     claim_image_set(config, recipe, store)
     size = config.generate.shard_size
-    pictures = pictures_by_class()
+    pictures, prompt_rows = pictures_by_class(), PromptRows(recipe)
     for shard in range(num_shards(len(recipe.classes), config.images_per_class, size)):
-        numbers = range(shard * size, (shard + 1) * size)
-        rows = [change(number, make_row(recipe, number, pictures, config)) for number in numbers]
+        prompts = prompt_rows.table(shard * size, (shard + 1) * size).to_pylist()
+        made = (make_row(prompt, pictures, config) for prompt in prompts)
+        rows = [change(number, row) for number, row in enumerate(made, start=shard * size)]
         data = shard_bytes(rows, summarize(shard, shard * size, rows, time.time()))
         store.write_bytes(shard_path(recipe.images_dir, shard), data)
     return recipe
@@ -58,30 +60,20 @@ def pictures_by_class() -> Mapping[int, NDArray[np.uint8]]:
     return {label: images[labels == label] for label in range(10)}
 
 
-def make_row(
-    recipe: Recipe, number: int, pictures: Mapping[int, NDArray[np.uint8]], config: RunConfig
-) -> dict[str, Any]:
-    """One row of a shard, as `pipeline.core.shard_maker` makes it."""
-    identifier = row_image_id(number, recipe.permutation)
-    class_index, index = split_image_id(identifier)
+def make_row(prompt: Mapping[str, Any], pictures: Mapping[int, NDArray[np.uint8]], config: RunConfig) -> dict[str, Any]:
+    """One row of a shard from its row of the prompt table, as `pipeline.core.shard_maker` makes it."""
+    class_index, index = split_image_id(prompt["image_id"])
     pixels = as_rgb32(pictures[class_index][index : index + 1])[0]
     data = encode_image(pixels, config.recipe)
     return {
-        "image_id": identifier,
-        "class_index": class_index,
-        "class_name": recipe.classes.names[class_index],
-        "wnid": recipe.classes.wnids[class_index],
-        "prompt": "a picture",
-        "background": None,
-        "seed": noise_seed(recipe.hash, identifier),
-        "token_count": 4,
-        "truncated": False,
+        **prompt,
         "image": {"bytes": data, "path": None},
         "status": OK,
         "reason": None,
         "width": 32,
         "height": 32,
         "sha256": sha256_bytes(data),
+        "phash": perceptual_hash(pixels),
         "pixel_std": pixel_std(pixels),
         "seconds": 0.1,
     }

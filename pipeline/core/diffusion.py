@@ -83,7 +83,7 @@ class DiffusionEngine:
         if device == "cuda" and not torch.cuda.is_available():
             raise InputError("generate.device is cuda but torch sees no GPU here; use a GPU node or device cpu")
         self._device = torch.device(device)
-        self.pipeline = _load(directory, recipe).to(self._device)
+        self.pipeline = load_pipeline(directory, recipe).to(self._device)
         self._is_guidance_drawn = not isinstance(recipe.guidance_scale, float)
         self._guidance_scale = BASE_GUIDANCE if self._is_guidance_drawn else highest(recipe.guidance_scale)
         if self._is_guidance_drawn and (type(self.pipeline).__name__ not in _EMBEDDING_NAMES or options.compile):
@@ -200,7 +200,8 @@ def _cpu_name() -> str:
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _load(directory: Path, recipe: RecipeConfig) -> Any:
+def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
+    """The diffusers pipeline of a recipe, as diffusers loads it, on the CPU. Raises `InputError` as the engine."""
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()  # bars of a second's work, once per actor, drown a job's log
     try:

@@ -12,21 +12,27 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.schema import BLANK, FAILED, IMAGE_SCHEMA, NSFW, OK
 
-ROW_GROUP_ROWS = 128
-"""About 10 MB of 512x512 JPEGs: one read of a loader."""
+if TYPE_CHECKING:
+    from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
+
+PARQUET_OPTIONS = {
+    "row_group_size": 128,  # about 10 MB of 512x512 JPEGs: one read of a loader
+    "compression": "none",  # image bytes do not shrink
+    "use_dictionary": ["class_name", "wnid", "template", "background", "style", "status"],
+}
+"""Of `pyarrow.parquet.write_table` for a shard."""
 
 MAX_REASON_LENGTH = 200
 
@@ -81,13 +87,25 @@ class ShardMaker:
         self._prompts_dir = prompts_dir
         self._parts = parts
         self._images_dir = images_dir
-        settings = config.generate
-        self.engine = DiffusionEngine(
-            local_model_dir(config.recipe.model), config.recipe, settings.batch_size, settings.device, settings.engine
-        )
+        self.engine = self._open_engine()
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
         self._engine_lock = threading.Lock()
+
+    def _open_engine(self) -> DiffusionEngine:
+        from pipeline.core.diffusion import DiffusionEngine  # torch and diffusers: a null generator does without
+
+        self._use_threads()  # the engine's environment tells of them
+        config, settings = self._config, self._config.generate
+        directory = local_model_dir(config.recipe.model)
+        return DiffusionEngine(directory, config.recipe, settings.batch_size, settings.device, settings.engine)
+
+    def _use_threads(self) -> None:
+        import torch
+
+        torch.set_num_threads(
+            self._config.generate.torch_threads
+        )  # a setting of each thread, and calls may use several
 
     def make(self, shard: int) -> ShardSummary:
         """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
@@ -113,6 +131,7 @@ class ShardMaker:
     def draw(self, batches: Sequence[Sequence[Row]]) -> list[list[Row]]:
         """Finished rows for batches of rows of the prompt table, each of at most `batch_size`; nothing is published."""
         encoded: list[Future[list[Row]]] = []
+        self._use_threads()
         with self._engine_lock:
             for batch in batches:  # a batch is encoded on a thread while the next one is made
                 began = time.perf_counter()
@@ -213,15 +232,9 @@ def rows_digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> bytes:
-    """A shard's Parquet file: uncompressed, since image bytes do not shrink, and without a dictionary of them."""
+def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> pa.Buffer:
+    """A shard's Parquet file, not copied out of Arrow's memory: that would take as long as making it."""
     schema = IMAGE_SCHEMA.with_metadata({**IMAGE_SCHEMA.metadata, **summary.footer()})
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist(list(rows), schema=schema),
-        sink,
-        row_group_size=ROW_GROUP_ROWS,
-        compression="none",
-        use_dictionary=["class_name", "wnid", "template", "background", "style", "status"],
-    )
-    return bytes(sink.getvalue())
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, **PARQUET_OPTIONS)
+    return sink.getvalue()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
@@ -32,13 +33,16 @@ from pipeline.stages.shard_actor import ShardActor
 from pipeline.stages.tracking import RunHandle, tracked_run
 
 
-def generate(config: RunConfig, store: Store, *, retry_failed: bool = False) -> dict[str, Any]:
+def generate(
+    config: RunConfig, store: Store, *, retry_failed: bool = False, make_maker: Callable[..., Any] | None = None
+) -> dict[str, Any]:
     """Make the images of a recipe that are not there yet.
 
     Args:
         config: of the run.
         store: the storage root. The set goes to `images/<id>/`, its manifest last.
         retry_failed: make the shards again that hold failed rows.
+        make_maker: see `pipeline.stages.shard_actor.ShardActor`.
 
     Returns:
         The set's manifest, with `images_dir`, `images_made` in this call and `mlflow_run_id`; JSON-able.
@@ -63,9 +67,8 @@ def generate(config: RunConfig, store: Store, *, retry_failed: bool = False) -> 
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
         if missing:
-            made = make_shards(
-                config, recipe, store, parts, missing, done_before=len(done), run=run, replace=retry_failed
-            )
+            worker = {"replace": retry_failed, "make_maker": make_maker}
+            made = make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run, worker=worker)
         manifest = publish_manifest(config, recipe, store, list(wanted))
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
@@ -83,11 +86,12 @@ def make_shards(
     *,
     done_before: int,
     run: RunHandle,
-    replace: bool,
+    worker: Mapping[str, Any],
 ) -> int:
     """Make and publish the given shards; how many images were made here.
 
     Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
+    `worker`: `replace` and `make_maker` of `ShardActor`.
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
@@ -96,27 +100,30 @@ def make_shards(
     settings = config.generate
     total = (done_before + len(shards)) * settings.shard_size
     failed: Counter[str] = Counter()
-    needed = settings.num_actors * settings.num_cpus_per_actor
     with (
-        ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))),
+        ray_session(local_cpus(settings)),
         Progress(total, done_before * settings.shard_size, settings.num_actors, settings.log_interval_s) as progress,
     ):
         made = found = 0
+        next_point_s = 0.0
         pulse = start_pulse()
         if is_wanted(config):
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
-        for summary, is_new in finished_shards(config, recipe, store, parts, shards, pulse, replace=replace):
+        for summary, is_new in finished_shards(config, recipe, store, parts, shards, pulse, worker):
             failed.update(summary.reasons)
             found += summary.rows
             made += summary.rows if is_new else 0
             if is_new:
                 progress.start_clock(time.time() - summary.started)
             progress.add(summary.rows, sum(summary.reasons.values()))
-            run.log_metrics(
-                {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
-                done_before + found // settings.shard_size,
-            )
+            if time.monotonic() >= next_point_s or found == len(shards) * settings.shard_size:
+                # A point for every shard was nine tenths of the driver's work.
+                next_point_s = time.monotonic() + settings.log_interval_s
+                run.log_metrics(
+                    {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
+                    done_before + found // settings.shard_size,
+                )
             check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
         vitals = ask(pulse)
         print(vitals.work_line(), flush=True)
@@ -131,12 +138,11 @@ def finished_shards(
     parts: list[dict[str, Any]],
     shards: list[int],
     pulse: Any,
-    *,
-    replace: bool,
+    worker: Mapping[str, Any],
 ) -> Iterator[tuple[ShardSummary, bool]]:
     """The Ray graph: shard numbers -> actor pool -> (summary, whether it was made here), as they are published.
 
-    `pulse` is the handle of the `Pulse` actor that the pool talks to; for `replace` see `ShardActor`.
+    `pulse` is the handle of the `Pulse` actor that the pool talks to; for `worker` see `make_shards`.
     """
     settings = config.generate
     context = ray.data.DataContext.get_current()
@@ -163,7 +169,7 @@ def finished_shards(
             "parts": parts,
             "images_dir": recipe.images_dir,
             "pulse": pulse,
-            "replace": replace,
+            **worker,
         },
     )
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
@@ -199,6 +205,11 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
     if manifest != before:
         store.write_json(path, manifest)
     return manifest
+
+
+def local_cpus(settings: GenerateConfig) -> int:
+    """CPUs that a Ray of this machine alone plans with: its own, and no fewer than the pool and its driver need."""
+    return max(4, os.cpu_count() or 1, math.ceil(settings.num_actors * settings.num_cpus_per_actor))
 
 
 def check_machine(settings: GenerateConfig) -> None:

@@ -63,12 +63,9 @@ def compare_on_worker(
     wanted: Mapping[int, Sequence[int]],
 ) -> list[dict[str, Any]]:
     """The Ray task: load the model once, make the batches, compare."""
-    import torch
-
     from pipeline.core.regeneration import compare
     from pipeline.core.shard_maker import ShardMaker
 
-    torch.set_num_threads(config.generate.torch_threads)
     maker = ShardMaker(config, store, prompts_dir, parts, images_dir)
     found = [compare(maker, store, images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
     return [comparison.__dict__ for comparisons in found for comparison in comparisons]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.stages.pulse import voice
+
+if TYPE_CHECKING:
+    from pipeline.core.shard_maker import ShardMaker
 
 Batch = dict[str, Any]
 
@@ -22,6 +25,7 @@ class ShardActor:
     reason in several layers. torch and diffusers are imported here, on the worker, and not on the driver.
 
     Args:
+        make_maker: another maker than `pipeline.core.shard_maker.ShardMaker`, called with the same arguments.
         pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
         replace: make a shard again that is published already. Otherwise it is left alone: a lost actor or another
             driver on the same set may have published it since this driver looked.
@@ -37,16 +41,16 @@ class ShardActor:
         images_dir: str,
         pulse: Any,
         replace: bool,
+        make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
         self._tell = voice(pulse)
         self._tell("starting")
         from pipeline.core.shard_maker import ShardMaker
 
-        self._torch_threads = config.generate.torch_threads
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
-            self._maker = ShardMaker(config, store, prompts_dir, parts, images_dir, self._tell)
+            self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
             self._tell("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
             self._error = error
@@ -57,9 +61,6 @@ class ShardActor:
 
     def __call__(self, batch: Batch) -> Batch:
         """Make the shard of a batch of one row `shard`; a row of `shard`, `made`, `summary`, `error`, `is_input`."""
-        import torch
-
-        torch.set_num_threads(self._torch_threads)  # a setting of each thread, and calls may come on several
         shard = int(batch["shard"][0])
         summary, made, error = "", False, self._error
         if error is None:

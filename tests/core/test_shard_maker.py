@@ -129,10 +129,12 @@ def test_a_row_that_fails_stays_a_row_and_spoils_no_other(
     bad = maker.prompt_rows(0)[2]["seed"]
     generate = DiffusionEngine.generate
 
-    def broken(engine: DiffusionEngine, prompts: list[str], seeds: list[int]) -> list[GeneratedImage]:
+    def broken(
+        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
+    ) -> list[GeneratedImage]:
         if bad in seeds:
             raise RuntimeError("no such\ncolour")
-        return generate(engine, prompts, seeds)
+        return generate(engine, prompts, seeds, scales)
 
     good = maker.make(0)
     reference = rows_of(store, 0)
@@ -158,6 +160,6 @@ def test_a_row_that_fails_stays_a_row_and_spoils_no_other(
 def test_flagged_and_blank_images_are_told_apart(
     maker: ShardMaker, monkeypatch: pytest.MonkeyPatch, image: GeneratedImage, status: str
 ):
-    monkeypatch.setattr(DiffusionEngine, "generate", lambda engine, prompts, seeds: [image] * len(prompts))
+    monkeypatch.setattr(DiffusionEngine, "generate", lambda engine, prompts, seeds, scales: [image] * len(prompts))
     summary = maker.make(0)
     assert summary.counts == {status: 12} and summary.reasons == {}

@@ -1,28 +1,57 @@
 import json
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import Cli
+import pytest
 
-
-def test_jobs_bench_generate_measures_both_sides_in_one_run(tiny_model: Path, cli: Cli):
-    settings = [f"recipe.model.id={tiny_model}", "recipe.width=16", "recipe.height=16", "recipe.num_inference_steps=1"]
-    sets = [word for setting in [*settings, "tracking.enabled=false"] for word in ("--set", setting)]
-    done = cli(
-        "jobs.bench", "generate", "--preset", "fashion", "--images-per-class", "20", "--repeats", "1", "--json", *sets
-    ).check_ok()
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    rates = {line["side"]: line["images_per_s"] for line in lines if "side" in line}
-    assert done.json["images"] == 200 and done.json["ratios"] == [rates["ray"] / rates["bare"]]
+from tests.conftest import Cli, CommandResult
+from tests.tiny_sets import options
 
 
-def test_jobs_bench_gpu_compares_options_in_a_tiny_shape(cli: Cli):
+def lines(done: CommandResult) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in done.check_ok().stdout.splitlines() if line.startswith("{")]
+
+
+def test_jobs_bench_generate_measures_every_side_in_one_run(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
+    given = options(tiny_model, tmp_path / "unused")
+    done = cli("jobs.bench", "generate", *given, "--repeats", "1", "--json", env={"TMPDIR": str(tmp_path)})
+    rates = {line["side"]: line["images_per_s"] for line in lines(done) if "side" in line}
+    assert done.json["images"] == 40 and done.json["processes"] == 1
+    assert {name: done.json[name] for name in done.json["spread"]} == {
+        "stage_over_bare_loop": rates["stage"] / rates["bare_loop"],
+        "engine_over_pipeline_call": rates["bare_loop"] / rates["pipeline_call"],
+        "stage_over_ray_docs_way": rates["stage"] / rates["ray_docs_way"],
+        "parquet_over_bare_pyarrow": rates["shard_writes"] / rates["bare_pyarrow"],
+    }
+    assert not (tmp_path / "unused").exists() and list(tmp_path.glob("synthclones-bench-*")) == []
+
+
+def test_jobs_bench_scale_publishes_resumes_and_holds_shards_in_flight(cli: Cli, tmp_path: Path) -> None:
+    rows = ["--rows", "3000", "--shard-rows", "50", "--sample-seconds", "0.02"]
+    load = ["--inflight-shards", "8", "--inflight-actors", "2", "--shards-per-s", "8", "--inflight-seconds", "4"]
+    done = cli("jobs.bench", "scale", *rows, *load, "--json", env={"TMPDIR": str(tmp_path)})
+    made, held = lines(done)[:2]
+    assert done.json == {"bench": "scale", "rows": made, "in_flight": held}
+    assert (made["rows"], made["shards"]) == (3000, 60) and made["files"] >= 60 + 3
+    assert made["gigabytes"] > 3000 * 10_000 / 1e9  # distinct images: no dictionary made them one
+    assert made["private_mb_by_rows"][-1][0] == 3000
+    assert 0 < made["resume_first_image_s"] < made["resume_wall_s"]
+    assert held["shards"] == 40 and 4 < held["in_flight"] <= 8 and held["driver_cpu_share"] > 0
+    assert list(tmp_path.glob("synthclones-bench-*")) == []
+
+
+def test_jobs_bench_gpu_compares_options_in_a_tiny_shape(cli: Cli) -> None:
     words = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--num-inference-steps", "2"]
-    options = ["--batch-size", "2", "--repeats", "1", "--option", "none", "--option", "channels_last"]
-    done = cli("jobs.bench", "gpu", *words, *options, env={"OMP_NUM_THREADS": "1"}).check_ok()
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [line.get("variant") for line in lines] == ["matmul", "plain pipeline", "none", "channels_last", None]
-    assert lines[-1]["best"] in [{k: v for k, v in line.items() if k != "bench"} for line in lines[2:4]]
+    given = ["--batch-size", "2", "--repeats", "1", "--option", "none", "--option", "channels_last"]
+    found = lines(cli("jobs.bench", "gpu", *words, *given, env={"OMP_NUM_THREADS": "1"}))
+    assert [line.get("variant") for line in found] == ["matmul", "plain pipeline", "none", "channels_last", None]
+    assert found[-1]["best"] in [{k: v for k, v in line.items() if k != "bench"} for line in found[2:4]]
 
 
-def test_jobs_bench_gpu_without_one_is_an_error(cli: Cli):
+def test_jobs_bench_gpu_without_one_is_an_error(cli: Cli) -> None:
     cli("jobs.bench", "gpu", env={"CUDA_VISIBLE_DEVICES": ""}).check_error(2, "torch sees no GPU here", "--device cpu")
+
+
+@pytest.mark.parametrize("words", [("generate", "--only", "speed"), ("scale", "--rows", "-1")])
+def test_a_wrong_option_is_one_line(cli: Cli, words: tuple[str, ...]) -> None:
+    cli("jobs.bench", *words, "--preset", "fashion").check_error(2, words[1])

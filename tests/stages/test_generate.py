@@ -1,5 +1,6 @@
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import read_summaries, read_summary, set_totals, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
-from pipeline.stages.generate import check_failures, generate
+from pipeline.stages.bench_null import NullMakers
+from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.tracking import RunHandle
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -131,9 +134,30 @@ def test_retry_makes_the_shards_with_failed_rows_again(
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
     with monkeypatch.context() as patch:
-        patch.setattr(maker.engine, "generate", lambda prompts, seeds: 1 / 0)
+        patch.setattr(maker.engine, "generate", lambda prompts, seeds, scales: 1 / 0)
         maker.make(1)
     with pytest.raises(WorkError, match="10 of 40 images"):
         generate(config, store)
     mended = generate(config, store, retry_failed=True)
     assert (mended["images_made"], mended["ok"], mended["set_sha256"]) == (10, 40, first["set_sha256"])
+
+
+class Points(RunHandle):
+    """A run that keeps its points to itself."""
+
+    def __init__(self) -> None:
+        super().__init__(None, None)
+        self.points: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.points.append((step, dict(metrics)))
+
+
+def test_curves_get_a_point_now_and_then_and_a_last_one(tiny_model: Path, tmp_root: str) -> None:
+    config, store, run = config_of(tiny_model), Store.open(tmp_root), Points()
+    recipe = resolve_recipe(config)
+    parts = ensure_prompt_table(config, recipe, store)["parts"]
+    worker = {"replace": False, "make_maker": NullMakers(3_000)}
+    assert make_shards(config, recipe, store, parts, [0, 1, 2, 3], done_before=0, run=run, worker=worker) == 40
+    images = [(step, metrics["images"]) for step, metrics in run.points if "images" in metrics]
+    assert images == [(1, 10), (4, 40)]

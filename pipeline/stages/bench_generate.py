@@ -1,0 +1,94 @@
+"""Generation beside its peers: what is compared with what, and how the ratios are taken."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from pipeline.core.config import RunConfig
+from pipeline.core.identity import num_rows
+from pipeline.core.recipe import resolve_recipe
+from pipeline.stages.bench_processes import run_bare_loop, run_pipeline_call
+from pipeline.stages.bench_ray import run_ray_docs_way, run_stage
+from pipeline.stages.bench_sides import Measured
+from pipeline.stages.bench_writes import run_bare_pyarrow, run_shard_writes
+from pipeline.stages.generate import local_cpus
+from pipeline.stages.runtime import ray_session
+
+RATIOS = {
+    "stage_over_bare_loop": ("stage", "bare_loop"),
+    "engine_over_pipeline_call": ("bare_loop", "pipeline_call"),
+    "stage_over_ray_docs_way": ("stage", "ray_docs_way"),
+    "parquet_over_bare_pyarrow": ("shard_writes", "bare_pyarrow"),
+}
+"""Ours over the peer's rate; 1 is level, more is better."""
+
+SIDES: dict[str, Callable[[RunConfig], Measured]] = {
+    "bare_loop": run_bare_loop,
+    "pipeline_call": run_pipeline_call,
+    "stage": run_stage,
+    "ray_docs_way": run_ray_docs_way,
+    "shard_writes": run_shard_writes,
+    "bare_pyarrow": run_bare_pyarrow,
+}
+ON_RAY = ("stage", "ray_docs_way")
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One ratio over all repeats."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def compare(
+    config: RunConfig, repeats: int, wanted: Sequence[str], report: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Run every side that the wanted ratios need, in turn, `repeats` times; each second repeat in the other order.
+
+    Args:
+        config: of the run; every side makes its whole prefix of the same images.
+        repeats: of every side, >= 1.
+        wanted: keys of `RATIOS`.
+        report: told of every finished side: repeat, side, images_per_s, wall_s and what it measured besides.
+
+    Returns:
+        The median of each wanted ratio under its name, `spread` (lowest and highest), and what was compared; JSON-able.
+    """
+    needed = {side for name in wanted for side in RATIOS[name]}
+    order = [side for side in SIDES if side in needed]
+    measured: dict[str, list[Measured]] = {side: [] for side in order}
+    for repeat in range(repeats):
+        for on_ray, sides in groupby(order if repeat % 2 == 0 else order[::-1], key=lambda side: side in ON_RAY):
+            # A Ray that idles would still take some of a small machine from the sides without one.
+            session: AbstractContextManager[None] = (
+                ray_session(local_cpus(config.generate)) if on_ray else nullcontext()
+            )
+            with session:
+                for side in sides:
+                    done = SIDES[side](config)
+                    measured[side].append(done)
+                    report({"bench": "generate", "repeat": repeat, "side": side, **done.as_json()})
+    ratios = {name: take_ratio(*(measured[side] for side in RATIOS[name])) for name in wanted}
+    settings = config.generate
+    return {
+        "bench": "generate",
+        "images": num_rows(len(resolve_recipe(config).classes), config.images_per_class, settings.shard_size),
+        "processes": settings.num_actors,
+        "torch_threads": settings.torch_threads,
+        "repeats": repeats,
+        **{name: ratio.median for name, ratio in ratios.items()},
+        "spread": {name: [ratio.lowest, ratio.highest] for name, ratio in ratios.items()},
+    }
+
+
+def take_ratio(ours: Sequence[Measured], peer: Sequence[Measured]) -> Ratio:
+    """Median and spread over repeats of the two rates of the same repeat."""
+    values = [mine.images_per_s / other.images_per_s for mine, other in zip(ours, peer, strict=True)]
+    return Ratio(statistics.median(values), min(values), max(values))
