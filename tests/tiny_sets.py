@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config
 
 
-def settings(model: Path) -> list[str]:
-    """KEY=VALUE words over the preset `fashion`."""
+def settings(model: Path, changes: Mapping[str, object] | None = None) -> list[str]:
+    """KEY=VALUE words over the preset `fashion`; `changes` lie over those below."""
     values = {
         "recipe.model.id": model,
         "recipe.width": 16,
@@ -20,14 +21,15 @@ def settings(model: Path) -> list[str]:
         "generate.batch_size": 5,
         "generate.num_actors": 1,
         "tracking.enabled": "false",
+        **(changes or {}),
     }
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def tiny_config(model: Path) -> RunConfig:
-    return load_config("fashion", overrides=settings(model))
+def tiny_config(model: Path, changes: Mapping[str, object] | None = None) -> RunConfig:
+    return load_config("fashion", overrides=settings(model, changes))
 
 
-def options(model: Path, root: Path) -> list[str]:
-    sets = [word for setting in settings(model) for word in ("--set", setting)]
+def options(model: Path, root: Path | str, changes: Mapping[str, object] | None = None) -> list[str]:
+    sets = [word for setting in settings(model, changes) for word in ("--set", setting)]
     return ["--preset", "fashion", "--root", str(root), *sets]

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any
-
-os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
-
-import ray
-import ray.data
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
-from pipeline.core.image_set import ShardSummary, claim_image_set, published_shards, read_summaries, set_totals
+from pipeline.core.image_set import claim_image_set, published_shards, read_summaries, set_totals
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
@@ -27,9 +22,9 @@ from pipeline.core.versions import installed_versions
 from pipeline.stages.preflight import check_storage, is_wanted, preflight
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
-from pipeline.stages.pulse import ask, start_pulse, watched
+from pipeline.stages.pulse import ask, start_pulse
 from pipeline.stages.runtime import ray_session
-from pipeline.stages.shard_actor import ShardActor
+from pipeline.stages.shard_pool import finished_shards
 from pipeline.stages.tracking import RunHandle, tracked_run
 
 
@@ -110,73 +105,24 @@ def make_shards(
         if is_wanted(config):
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
-        for summary, is_new in finished_shards(config, recipe, store, parts, shards, pulse, worker):
-            failed.update(summary.reasons)
-            found += summary.rows
-            made += summary.rows if is_new else 0
-            if is_new:
-                progress.start_clock(time.time() - summary.started)
-            progress.add(summary.rows, sum(summary.reasons.values()))
-            if time.monotonic() >= next_point_s or found == len(shards) * settings.shard_size:
-                # A point for every shard was nine tenths of the driver's work.
-                next_point_s = time.monotonic() + settings.log_interval_s
-                run.log_metrics(
-                    {"images": done_before * settings.shard_size + found, "failed_images": sum(failed.values())},
-                    done_before + found // settings.shard_size,
-                )
-            check_failures(config, recipe, store, sum(failed.values()), total, dict(failed))
+        with closing(finished_shards(config, recipe, store, parts, shards, pulse, worker)) as summaries:
+            for summary, is_new in summaries:
+                failed.update(summary.reasons)
+                found += summary.rows
+                made += summary.rows if is_new else 0
+                if is_new:
+                    progress.start_clock(time.time() - summary.started)
+                progress.add(summary.rows, sum(summary.reasons.values()))
+                if time.monotonic() >= next_point_s or found == len(shards) * settings.shard_size:
+                    # A point for every shard was nine tenths of the driver's work.
+                    next_point_s = time.monotonic() + settings.log_interval_s
+                    points = {"images": done_before * settings.shard_size + found, "failed_images": failed.total()}
+                    run.log_metrics(points, done_before + found // settings.shard_size)
+                check_failures(config, recipe, store, failed.total(), total, dict(failed))
         vitals = ask(pulse)
         print(vitals.work_line(), flush=True)
         run.log_metrics({f"seconds.{kind}": value for kind, value in vitals.seconds.items()}, len(shards))
     return made
-
-
-def finished_shards(
-    config: RunConfig,
-    recipe: Recipe,
-    store: Store,
-    parts: list[dict[str, Any]],
-    shards: list[int],
-    pulse: Any,
-    worker: Mapping[str, Any],
-) -> Iterator[tuple[ShardSummary, bool]]:
-    """The Ray graph: shard numbers -> actor pool -> (summary, whether it was made here), as they are published.
-
-    `pulse` is the handle of the `Pulse` actor that the pool talks to; for `worker` see `make_shards`.
-    """
-    settings = config.generate
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
-    context.print_on_execution_start = False
-    context.max_errored_blocks = 0
-    context.execution_options.verbose_progress = False
-    results = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
-        ShardActor,
-        batch_size=1,
-        batch_format="numpy",
-        compute=ray.data.ActorPoolStrategy(
-            min_size=min(settings.num_actors, len(shards)),
-            max_size=min(settings.max_actors or settings.num_actors, len(shards)),
-            max_concurrent_calls_per_actor=settings.shards_in_flight,
-            enable_true_multi_threading=settings.shards_in_flight > 1,
-        ),
-        num_cpus=settings.num_cpus_per_actor,
-        num_gpus=settings.num_gpus_per_actor,
-        fn_constructor_kwargs={
-            "config": config,
-            "store": store,
-            "prompts_dir": recipe.prompts_dir,
-            "parts": parts,
-            "images_dir": recipe.images_dir,
-            "pulse": pulse,
-            **worker,
-        },
-    )
-    needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-    for row in watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s):
-        if row["error"]:
-            raise (InputError if row["is_input"] else WorkError)(row["error"])
-        yield ShardSummary(**json.loads(row["summary"])), bool(row["made"])
 
 
 def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: list[int]) -> dict[str, Any]:

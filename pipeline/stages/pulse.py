@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,8 @@ T = TypeVar("T")
 POLL_S = 2.0
 WARN_AFTER_S = 45.0
 """With the time of a poll and of an answer a stalled job says so within a minute."""
+END_TIMEOUT_S = 10.0
+"""For Ray Data to give its actors back."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,14 @@ class _End:
         self.error = error
 
 
-def watched(rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float) -> Iterator[T]:
+def watched(
+    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float
+) -> Generator[T, None, None]:
     """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool shows no sign of life.
 
     The iterator itself waits without an end, e.g. for a GPU that no node has, so it runs on a thread of its own.
+    Whoever may leave before the last row closes this one (`contextlib.closing`): the exception that makes him leave
+    would keep it, and with it Ray Data's execution, beyond the end of Ray's session.
 
     Args:
         rows: the iterator.
@@ -138,42 +145,62 @@ def watched(rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_tim
         except BaseException as error:  # noqa: BLE001 - it is raised again in the thread that waits
             found.put(_End(error))
 
-    threading.Thread(target=pull, daemon=True).start()
+    thread = threading.Thread(target=pull, daemon=True)
+    thread.start()
     clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
     last_row_s = time.monotonic()
-    while True:
-        try:
-            item = found.get(timeout=POLL_S)
-        except queue.Empty:
-            vitals = ask(pulse)
-            quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
-            if line := clock.look(quiet_s, situation(vitals, needs)):
-                print(f"generate: {line}", flush=True)
-            continue
-        if isinstance(item, _End):
-            if item.error is not None:
-                raise item.error
-            return
-        last_row_s = time.monotonic()
-        yield item
+    try:
+        while True:
+            try:
+                item = found.get(timeout=POLL_S)
+            except queue.Empty:
+                vitals = ask(pulse)
+                quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
+                if line := clock.look(quiet_s, situation(vitals, needs)):
+                    print(f"generate: {line}", flush=True)
+                continue
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                return
+            last_row_s = time.monotonic()
+            yield item
+    finally:
+        _end(thread)
+
+
+def _end(thread: threading.Thread) -> None:
+    """Make a thread leave the iterator it waits in, which shuts Ray Data's execution down.
+
+    Ray Data has no public way to end an execution whose first row is still awaited. One that is left running outlives
+    Ray's shutdown, prints a traceback, and joins the cluster again.
+    """
+    if thread.is_alive():
+        leave = ctypes.py_object(SystemExit)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), leave)
+        thread.join(END_TIMEOUT_S)  # in C++ it hears nothing: then the process's end is its end
 
 
 def ask(pulse: Any) -> Vitals:
     """The vitals of a `Pulse` actor; nobody's when it does not answer, as after the loss of its node."""
     try:
         vitals: Vitals = ray.get(pulse.vitals.remote(), timeout=10)
-    except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+    except (ray.exceptions.RayActorError, ray.exceptions.LocalRayletDiedError, ray.exceptions.GetTimeoutError):
         return Vitals(float("inf"), 0, 0, 0, {})
     return vitals
 
 
 def situation(vitals: Vitals, needs: Mapping[str, float]) -> str:
     """What a quiet pool waits for, as far as it can be told."""
+    there = ray.cluster_resources()
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
+    has = ", ".join(f"{there.get(name, 0):g} {name}" for name, amount in needs.items() if amount)
+    lack = f"each needs {wanted or 'nothing'}, all nodes together have {has or 'enough'}"
+    if any(there.get(name, 0) < amount for name, amount in needs.items()):
+        lost = " any more" if vitals.ready or vitals.starting else ""
+        return f"no actor could start{lost}; {lack}"
     if vitals.ready:
         return f"of {vitals.ready} actors that were ready none has finished a batch since"
     if vitals.starting:
         return f"{vitals.starting} actors are loading the model"
-    there = ray.cluster_resources()
-    wanted = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount)
-    has = ", ".join(f"{there.get(name, 0):g} {name}" for name, amount in needs.items() if amount)
-    return f"no actor could start; each needs {wanted or 'nothing'}, all nodes together have {has or 'enough'}"
+    return f"no actor could start; {lack}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,8 +14,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
+import ray.exceptions
 
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
+from pipeline.stages.head_watch import answers_within, head_watched
+
+JOIN_TIMEOUT_S = 30.0
+"""How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
 
 
 @contextmanager
@@ -28,12 +34,17 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
 
     Raises:
         InputError: RAY_ADDRESS names a cluster that does not answer.
+        WorkError: Ray lost a part of the work and cannot make it again. A head that is lost ends the process, see
+            `pipeline.stages.head_watch`.
     """
     if ray.is_initialized():  # a job called from another one, or from a test's session
-        yield
+        with _losses_told():
+            yield
         return
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
     address = os.environ.get("RAY_ADDRESS")
+    if address and re.fullmatch(r"[^/]+:\d+", address) and not answers_within(address, JOIN_TIMEOUT_S):
+        raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one there, or unset it")
     try:
         if address:
             ray.init(address=address, log_to_driver=True)
@@ -50,7 +61,29 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it"
         ) from error
+    with head_watched(ray.get_runtime_context().gcs_address):
+        try:
+            with _losses_told():
+                yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _losses_told() -> Iterator[None]:
+    """What Ray raises about itself becomes one line, an error that a task meant for the user stays the line it was.
+
+    Any other exception of our own code on a worker is a bug and keeps its traceback.
+    """
     try:
         yield
-    finally:
-        ray.shutdown()
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, (InputError, WorkError)):
+            raise error.cause from None  # Ray's own message holds the worker's traceback
+        raise
+    except ray.exceptions.RayError as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise WorkError(
+            f"Ray lost a part of the work for good ({type(error).__name__}: {reason}); what is published is kept, run "
+            "the same command again to go on"
+        ) from error

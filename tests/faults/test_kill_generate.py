@@ -9,36 +9,25 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from pipeline.core.artifact import Store
-from pipeline.core.config_loading import load_config
 from pipeline.core.image_set import published_shards, set_totals
-from pipeline.core.recipe import resolve_recipe
-from pipeline.core.shard_maker import ShardMaker
-from pipeline.stages.prompts import ensure_prompt_table
 from tests.conftest import REPOSITORY, Cli
+from tests.faults.undisturbed import make_undisturbed
+from tests.tiny_sets import options, tiny_config
 
 SHARDS = 16
 
 
+CHANGES = {"recipe.num_inference_steps": 30, "images_per_class": SHARDS, "generate.num_actors": 2}
+
+
 def arguments(model: Path, root: Path) -> list[str]:
-    settings = {
-        "recipe.model.id": model,
-        "recipe.width": 16,
-        "recipe.height": 16,
-        "recipe.num_inference_steps": 30,
-        "generate.shard_size": 10,
-        "generate.batch_size": 5,
-        "tracking.enabled": "false",
-    }
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    return ["--preset", "fashion", "--images-per-class", str(SHARDS), "--root", str(root), "--json", *sets]
+    return [*options(model, root, CHANGES), "--json"]
 
 
 @contextmanager
@@ -71,18 +60,8 @@ def wait_for_shards(process: subprocess.Popen[bytes], root: Path, count: int) ->
 @pytest.fixture(scope="module")
 def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The content hash of the same images, made in this process by a bare loop over the shards."""
-    words = arguments(tiny_model, tmp_path_factory.mktemp("undisturbed") / "runs")
-    overrides = [value for word, value in pairwise(words) if word == "--set"]
-    config = load_config("fashion", overrides=[*overrides, f"images_per_class={SHARDS}"])
-    store, recipe = Store.open(words[words.index("--root") + 1]), resolve_recipe(config)
-    parts = ensure_prompt_table(config, recipe, store)["parts"]
-    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.generate.torch_threads)  # sums, and so the last bits, depend on it
-    try:
-        return str(set_totals([maker.make(shard) for shard in range(SHARDS)])["set_sha256"])
-    finally:
-        torch.set_num_threads(threads)
+    config, store = tiny_config(tiny_model, CHANGES), Store.open(str(tmp_path_factory.mktemp("undisturbed")))
+    return str(set_totals(make_undisturbed(config, store, range(SHARDS)))["set_sha256"])
 
 
 def finished_hash(root: Path) -> str:

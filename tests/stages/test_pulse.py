@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import closing
 
 import pytest
 import ray
@@ -39,6 +41,25 @@ def test_rows_and_errors_come_through() -> None:
     assert next(rows) == 1
     with pytest.raises(KeyError):
         next(rows)
+
+
+def test_whoever_leaves_ends_the_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its next row is awaited; left alone, Ray Data's execution would outlive Ray's session."""
+    left = threading.Event()
+
+    def waits():
+        try:
+            yield 1
+            while True:
+                time.sleep(0.01)
+        finally:
+            left.set()
+
+    with closing(watched(waits(), start_pulse(), {}, 60)) as rows:
+        assert next(rows) == 1
+        time.sleep(0.1)
+        assert not left.is_set()
+    assert left.is_set()
 
 
 def test_slow_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,81 @@
+"""The Ray graph of a generation: shard numbers through a pool of actors."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from typing import Any
+
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
+
+import ray.data
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.image_set import ShardSummary
+from pipeline.core.recipe import Recipe
+from pipeline.stages.pulse import watched
+from pipeline.stages.shard_actor import ShardActor
+
+
+def finished_shards(
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    parts: list[dict[str, Any]],
+    shards: list[int],
+    pulse: Any,
+    worker: Mapping[str, Any],
+) -> Generator[tuple[ShardSummary, bool], None, None]:
+    """Each shard's summary and whether it was made here, as they are published. Close it: that ends the pool.
+
+    Args:
+        config: of the run.
+        recipe: of the set.
+        store: the storage root.
+        parts: of the prompt table's manifest.
+        shards: to be made.
+        pulse: handle of the `Pulse` actor that the pool talks to.
+        worker: `replace` and `make_maker` of `ShardActor`.
+
+    Raises:
+        InputError: the first worker's reason, when the user can mend it.
+        WorkError: every other reason, or the pool has shown no sign of life for `stall_timeout_s`.
+    """
+    settings = config.generate
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    context.execution_options.verbose_progress = False
+    results = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
+        ShardActor,
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(settings.num_actors, len(shards)),
+            max_size=min(settings.max_actors or settings.num_actors, len(shards)),
+            max_concurrent_calls_per_actor=settings.shards_in_flight,
+            enable_true_multi_threading=settings.shards_in_flight > 1,
+        ),
+        num_cpus=settings.num_cpus_per_actor,
+        num_gpus=settings.num_gpus_per_actor,
+        fn_constructor_kwargs={
+            "config": config,
+            "store": store,
+            "prompts_dir": recipe.prompts_dir,
+            "parts": parts,
+            "images_dir": recipe.images_dir,
+            "pulse": pulse,
+            **worker,
+        },
+    )
+    needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
+    with closing(watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s)) as rows:
+        for row in rows:
+            if row["error"]:
+                raise (InputError if row["is_input"] else WorkError)(row["error"])
+            yield ShardSummary(**json.loads(row["summary"])), bool(row["made"])

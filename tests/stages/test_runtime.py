@@ -1,0 +1,39 @@
+"""What Ray raises reaches the user as one line, on real Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import ray
+
+from pipeline.core.errors import InputError, WorkError
+from pipeline.stages.runtime import ray_session
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("kind", [InputError, WorkError])
+def test_an_error_for_the_user_comes_as_it_was_raised_on_the_worker(kind: type[Exception]) -> None:
+    with pytest.raises(kind) as caught, ray_session():
+        ray.get(ray.remote(num_cpus=0)(raises).remote(kind("the disk is full")))
+    assert type(caught.value) is kind and str(caught.value) == "the disk is full"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ray.exceptions.RayTaskError, match="in raises"), ray_session():
+        ray.get(ray.remote(num_cpus=0)(raises).remote(KeyError("x")))
+
+
+def test_work_that_ray_lost_for_good_is_one_line() -> None:
+    def dies() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    says = r"^Ray lost .*WorkerCrashedError.*; what is published is kept, run the same command again"
+    with pytest.raises(WorkError, match=says), ray_session():
+        ray.get(ray.remote(num_cpus=0, max_retries=0)(dies).remote())
