@@ -10,12 +10,13 @@ from itertools import groupby
 from typing import Any
 
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
 from pipeline.core.identity import num_rows
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.bench_processes import run_bare_loop, run_pipeline_call
 from pipeline.stages.bench_ray import run_ray_docs_way, run_stage
 from pipeline.stages.bench_sides import Measured
-from pipeline.stages.bench_writes import run_bare_pyarrow, run_shard_writes
+from pipeline.stages.bench_writes import alternate_writes
 from pipeline.stages.generate import local_cpus
 from pipeline.stages.runtime import ray_session
 
@@ -32,8 +33,6 @@ SIDES: dict[str, Callable[[RunConfig], Measured]] = {
     "pipeline_call": run_pipeline_call,
     "stage": run_stage,
     "ray_docs_way": run_ray_docs_way,
-    "shard_writes": run_shard_writes,
-    "bare_pyarrow": run_bare_pyarrow,
 }
 ON_RAY = ("stage", "ray_docs_way")
 
@@ -60,10 +59,20 @@ def compare(
 
     Returns:
         The median of each wanted ratio under its name, `spread` (lowest and highest), and what was compared; JSON-able.
+
+    Raises:
+        InputError: the recipe draws the guidance of each image, which no peer can.
     """
+    if not isinstance(config.recipe.guidance_scale, float):
+        raise InputError("recipe.guidance_scale is drawn per image, which no peer can; give one number, e.g. 2")
     needed = {side for name in wanted for side in RATIOS[name]}
     order = [side for side in SIDES if side in needed]
-    measured: dict[str, list[Measured]] = {side: [] for side in order}
+    measured: dict[str, list[Measured]] = {side: [] for side in needed}
+
+    def note(repeat: int, side: str, done: Measured) -> None:
+        measured[side].append(done)
+        report({"bench": "generate", "repeat": repeat, "side": side, **done.as_json()})
+
     for repeat in range(repeats):
         for on_ray, sides in groupby(order if repeat % 2 == 0 else order[::-1], key=lambda side: side in ON_RAY):
             # A Ray that idles would still take some of a small machine from the sides without one.
@@ -72,9 +81,10 @@ def compare(
             )
             with session:
                 for side in sides:
-                    done = SIDES[side](config)
-                    measured[side].append(done)
-                    report({"bench": "generate", "repeat": repeat, "side": side, **done.as_json()})
+                    note(repeat, side, SIDES[side](config))
+        if needed - set(order):
+            for side, done in alternate_writes(config).items():
+                note(repeat, side, done)
     ratios = {name: take_ratio(*(measured[side] for side in RATIOS[name])) for name in wanted}
     settings = config.generate
     return {

@@ -153,8 +153,9 @@ class FullDisk(Quiet):
     def strike(self, scene: Scene) -> None:
         """The disk is full some shards later: the job ends and says so; the next one finds a little more room."""
         scene.running.check_error("No space left")
-        now = time.time()
-        scene.record(self.kind, now, sorted({event.pid for event in scene.begun()}))
+        before_s = scene.strikes[-1].at_s if scene.strikes else scene.began_s
+        hit = {event.pid for event in scene.begun() if event.at_s > before_s}
+        scene.record(self.kind, time.time(), sorted(hit))
         size_kib = self.start_kib + 100 * len(scene.strikes)
         self._mount(scene, f"remount,size={size_kib}k")
         scene.start()

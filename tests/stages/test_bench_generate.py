@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config
 from pipeline.core.errors import InputError
-from pipeline.stages import bench_generate
+from pipeline.stages import bench_generate, bench_writes
 from pipeline.stages.bench_generate import RATIOS, compare
 from pipeline.stages.bench_processes import run_bare_loop
 from pipeline.stages.bench_sides import Measured, all_batches
@@ -26,6 +27,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, rates: dict[str, list[float]]) ->
 
         return run
 
+    monkeypatch.setattr(bench_generate, "ray_session", lambda _cpus: nullcontext())
     monkeypatch.setattr(bench_generate, "SIDES", {name: side(name) for name in rates})
     return ran
 
@@ -40,8 +42,14 @@ def test_sides_take_turns_and_each_ratio_is_of_one_repeat(monkeypatch: pytest.Mo
     assert [line["images_per_s"] for line in told] == [10.0, 10.0, 10.0, 20.0, 40.0, 10.0]
 
 
-def test_every_ratio_is_of_two_sides_that_there_are() -> None:
-    assert {side for pair in RATIOS.values() for side in pair} == set(bench_generate.SIDES)
+def test_every_ratio_is_of_two_sides_that_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_ins(monkeypatch, {side: [2.0] for side in bench_generate.SIDES})
+    monkeypatch.setattr(bench_writes, "WRITES", 2)
+    told: list[dict[str, Any]] = []
+    summary = compare(small_config(), 1, list(RATIOS), told.append)
+    assert [summary[name] for name in RATIOS][:3] == [1.0, 1.0, 1.0]
+    rates = {line["side"]: line["images_per_s"] for line in told}
+    assert summary["parquet_over_bare_pyarrow"] == rates["shard_writes"] / rates["bare_pyarrow"] > 0
 
 
 def test_the_batches_are_those_of_the_stage() -> None:
@@ -56,3 +64,9 @@ def test_a_model_that_cannot_be_loaded_ends_all_processes_with_the_reason() -> N
     overrides = ["images_per_class=20", "recipe.scheduler=NoScheduler"]
     with pytest.raises(InputError, match="NoScheduler"):
         run_bare_loop(load_config("fashion", overrides=overrides))
+
+
+def test_guidance_drawn_per_image_has_no_peer() -> None:
+    config = load_config("fashion", overrides=["recipe.guidance_scale=[1, 2]"])
+    with pytest.raises(InputError, match="one number"):
+        compare(config, 1, list(RATIOS), print)
