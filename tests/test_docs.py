@@ -23,6 +23,7 @@ DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((
 RUN_BY = {
     "jobs.build_classes": "tests/jobs/test_build_classes.py",
     "jobs.build_prompts": "tests/jobs/test_build_prompts.py",
+    "jobs.check_prompts": "tests/jobs/test_check_prompts.py",
     "jobs.fetch_data": "tests/jobs/test_fetch_data.py",
     "jobs.generate": "tests/jobs/test_generate.py",
     "jobs.train": "tests/jobs/test_train.py",

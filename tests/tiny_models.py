@@ -32,7 +32,7 @@ def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Pa
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["a bag, handbag", "a shirt inside a barn"], 514)
     text = TextConfig(vocabulary_size=514, hidden_size=16, num_layers=1, num_heads=2)
-    checker = None if flag_threshold is None else _safety_checker(flag_threshold)
+    checker = None if flag_threshold is None else tiny_checker(flag_threshold)
     StableDiffusionPipeline(
         vae=_autoencoder(),
         text_encoder=build_text_encoder(text, tokenizer),
@@ -71,6 +71,14 @@ def build_tiny_xl_model(directory: Path) -> Path:
     return directory
 
 
+def build_tiny_checker(directory: Path, threshold: float = 1.0, special_threshold: float = 1.0) -> Path:
+    """Write a safety checker alone, laid out as `CompVis/stable-diffusion-safety-checker`; always the same weights."""
+    torch.manual_seed(0)
+    tiny_checker(threshold, special_threshold).save_pretrained(directory, safe_serialization=True)
+    _feature_extractor().save_pretrained(directory)
+    return directory
+
+
 def _autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8),
@@ -94,7 +102,8 @@ def _unet(**settings: Any) -> UNet2DConditionModel:
     )
 
 
-def _safety_checker(threshold: float) -> StableDiffusionSafetyChecker:
+def tiny_checker(threshold: float, special_threshold: float = 1.0) -> StableDiffusionSafetyChecker:
+    """A checker of random concepts; see `build_tiny_model` for the threshold."""
     layers = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = CLIPConfig(
         text_config={**layers, "vocab_size": 20},
@@ -105,7 +114,7 @@ def _safety_checker(threshold: float) -> StableDiffusionSafetyChecker:
     torch.nn.init.normal_(checker.concept_embeds)
     torch.nn.init.normal_(checker.special_care_embeds)
     torch.nn.init.constant_(checker.concept_embeds_weights, threshold)
-    torch.nn.init.constant_(checker.special_care_embeds_weights, 1.0)
+    torch.nn.init.constant_(checker.special_care_embeds_weights, special_threshold)
     return checker
 
 

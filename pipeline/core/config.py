@@ -94,6 +94,8 @@ class RecipeConfig(Frozen):
     """Of the weights and activations."""
     safety_checker: bool = True
     """Run the model's own safety checker when its directory has one; flagged images become rows with status `nsfw`."""
+    safety_model: ModelConfig | None = None
+    """A safety checker for models without one; flagged images get status `nsfw` and are kept as they are."""
     image_format: Literal["png", "jpeg", "webp"] = "png"
     """Encoding of the stored bytes."""
     image_quality: int = Field(95, ge=1, le=100)

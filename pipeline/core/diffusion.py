@@ -20,6 +20,7 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from numpy.typing import NDArray
 
 from pipeline.core.choices import highest
@@ -27,6 +28,7 @@ from pipeline.core.config import EngineConfig, RecipeConfig
 from pipeline.core.engine_options import apply_options, attention, denoiser_of, remembering
 from pipeline.core.errors import InputError
 from pipeline.core.guidance import BASE_GUIDANCE, guided_each
+from pipeline.core.safety import OwnScores, SafetyScorer
 
 MAX_CACHED_BYTES = 512 << 20
 """Of embeddings kept on the device: 2,200 prompts of Stable Diffusion in half precision with guidance."""
@@ -49,11 +51,13 @@ class GeneratedImage:
 
     Args:
         pixels: uint8 [H, W, 3], RGB.
-        is_nsfw: the model's safety checker flagged it; its pixels are then black.
+        is_nsfw: a safety checker flagged it; its pixels are black when that is the model's own.
+        nsfw_score: of that checker, above 0 when it flags; None without one.
     """
 
     pixels: NDArray[np.uint8]
     is_nsfw: bool
+    nsfw_score: float | None = None
 
 
 class DiffusionEngine:
@@ -65,9 +69,10 @@ class DiffusionEngine:
         batch_size: rows of every call of the pipeline; shorter inputs are padded by their last row.
         device: "cpu" or "cuda".
         options: how it computes.
+        safety: a checker for a model without one; it looks at the finished images and leaves them as they are.
 
     Raises:
-        InputError: the directory, scheduler, size or device is wrong.
+        InputError: the directory, scheduler, size or device is wrong, or there are two checkers.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class DiffusionEngine:
         batch_size: int,
         device: str,
         options: EngineConfig = EngineConfig(),  # noqa: B008 - frozen
+        safety: SafetyScorer | None = None,
     ) -> None:
         self._recipe = recipe
         self._batch_size = batch_size
@@ -91,6 +97,14 @@ class DiffusionEngine:
                 "recipe.guidance_scale is drawn per image, which goes with Stable Diffusion (1, 2 and XL) without "
                 "generate.engine.compile only; give one number"
             )
+        checker = getattr(self.pipeline, "safety_checker", None)
+        if checker is not None and safety is not None:
+            raise InputError(
+                "recipe.safety_model is for models without a safety checker, and this one has its own; give "
+                "recipe.safety_checker=false, or no safety_model"
+            )
+        self._own_scores = OwnScores(checker) if isinstance(checker, StableDiffusionSafetyChecker) else None
+        self._safety = safety
         self._options = options
         self._memos = apply_options(self.pipeline, options)
         self._tells_steps = "callback_on_step_end" in inspect.signature(self.pipeline.__call__).parameters
@@ -147,8 +161,15 @@ class DiffusionEngine:
             "decode": time.perf_counter() - last_step,
         }
         pixels = (output.images[:count] * 255).round().astype(np.uint8)
+        if self._safety is not None:
+            began = time.perf_counter()
+            scores = self._safety.scores(list(pixels))
+            self.seconds["safety"] = time.perf_counter() - began
+            return [GeneratedImage(image, score > 0, score) for image, score in zip(pixels, scores, strict=True)]
         flags = getattr(output, "nsfw_content_detected", None) or [False] * count
-        return [GeneratedImage(image, bool(flag)) for image, flag in zip(pixels, flags, strict=False)]
+        own = self._own_scores.last if self._own_scores else [None] * count
+        found = zip(pixels, flags, own, strict=False)
+        return [GeneratedImage(image, bool(flag), score) for image, flag, score in found]
 
     @property
     def environment(self) -> dict[str, str]:

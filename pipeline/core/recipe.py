@@ -12,7 +12,7 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, class_permutation, content_hash
-from pipeline.core.model_source import model_fingerprint
+from pipeline.core.model_source import CHECKER, model_fingerprint
 from pipeline.core.prompts import resolve_template, template_uses
 
 
@@ -77,9 +77,11 @@ def resolve_recipe(config: RunConfig) -> Recipe:
         **({"styles": styles} if styles else {}),
         "backgrounds": backgrounds,
         "model": model_fingerprint(settings.model),
+        **({"safety_model": model_fingerprint(settings.safety_model, CHECKER)} if settings.safety_model else {}),
         **settings.model_dump(
             mode="json",
-            exclude={"template", "backgrounds", "styles", "model"} | ({"image_quality"} if lossless else set()),
+            exclude={"template", "backgrounds", "styles", "model", "safety_model"}
+            | ({"image_quality"} if lossless else set()),
         ),
     }
     return Recipe(

@@ -21,7 +21,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
-from pipeline.core.model_source import local_model_dir
+from pipeline.core.model_source import CHECKER, local_model_dir
 from pipeline.core.schema import BLANK, FAILED, IMAGE_SCHEMA, NSFW, OK
 
 if TYPE_CHECKING:
@@ -98,7 +98,13 @@ class ShardMaker:
         self._use_threads()  # the engine's environment tells of them
         config, settings = self._config, self._config.generate
         directory = local_model_dir(config.recipe.model)
-        return DiffusionEngine(directory, config.recipe, settings.batch_size, settings.device, settings.engine)
+        safety = None
+        if config.recipe.safety_model is not None:
+            from pipeline.core.safety import SafetyScorer
+
+            checker = local_model_dir(config.recipe.safety_model, CHECKER)
+            safety = SafetyScorer(checker, config.recipe.safety_model.variant, settings.device)
+        return DiffusionEngine(directory, config.recipe, settings.batch_size, settings.device, settings.engine, safety)
 
     def _use_threads(self) -> None:
         import torch
@@ -188,7 +194,8 @@ class ShardMaker:
         status: str = OK
         reason: str | None = None
         if result.is_nsfw:
-            status, reason = NSFW, "flagged by the model's safety checker"
+            whose = "recipe.safety_model" if self._config.recipe.safety_model else "the model's safety checker"
+            status, reason = NSFW, f"flagged by {whose}"
         elif spread < BLANK_PIXEL_STD:
             status, reason = BLANK, f"pixel_std {spread:.2f} is below {BLANK_PIXEL_STD}"
         height, width = result.pixels.shape[:2]
@@ -201,6 +208,7 @@ class ShardMaker:
             "sha256": hashlib.sha256(data).hexdigest(),
             "phash": perceptual_hash(result.pixels),
             "pixel_std": spread,
+            "nsfw_score": result.nsfw_score,
         }
 
 

@@ -34,7 +34,7 @@ def ask_one_worker(function: Callable[..., Answer], settings: GenerateConfig, pu
     def answers() -> Iterator[Answer]:
         task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_answer)
         try:
-            yield ray.get(task.remote(function, settings.torch_threads, pulse, *arguments))
+            yield ray.get(task.remote(function, pulse, *arguments))
         except ray.exceptions.RayError as error:  # killed for its memory, or with its node
             raise WorkError(f"the worker died: {describe(error)[:300]}; see Ray's logs, then run again") from error
 
@@ -44,13 +44,10 @@ def ask_one_worker(function: Callable[..., Answer], settings: GenerateConfig, pu
     return answer
 
 
-def _answer(function: Callable[..., Answer], torch_threads: int, pulse: Any, *arguments: Any) -> Answer:
+def _answer(function: Callable[..., Answer], pulse: Any, *arguments: Any) -> Answer:
     """Runs on the worker. An error is an answer: Ray would wrap it in several layers."""
     tell = voice(pulse)
     tell("starting")
-    import torch
-
-    torch.set_num_threads(torch_threads)
     try:
         return function(*arguments, tell)
     except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from pipeline.core.preview import (
 )
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
-from pipeline.stages.generate import check_machine
+from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.one_worker import ask_one_worker
 from pipeline.stages.preflight import check_storage
 from pipeline.stages.pulse import start_pulse
@@ -65,8 +64,7 @@ def preview(
     check_storage(store, recipe.previews_dir)
     rows = chosen_rows(recipe, labels, each)
     settings = config.generate
-    needed = max(4, os.cpu_count() or 1, int(settings.num_cpus_per_actor + 0.999))
-    with ray_session(num_cpus=needed):
+    with ray_session(local_cpus(settings)):
         made = ask_one_worker(_draw, settings, start_pulse(), config, store, recipe, rows)
     summary = {**_estimate(config, recipe, made["batch_s"]), "counts": made["counts"], "load_s": made["load_s"]}
     path = f"{recipe.previews_dir}/{PAGE}"

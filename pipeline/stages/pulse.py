@@ -200,7 +200,10 @@ def situation(vitals: Vitals, needs: Mapping[str, float]) -> str:
         lost = " any more" if vitals.ready or vitals.starting else ""
         return f"no actor could start{lost}; {lack}"
     if vitals.ready:
-        return f"of {vitals.ready} actors that were ready none has finished a batch since"
+        return (
+            f"actors were started {vitals.starting} times and got ready {vitals.ready} times so far, and none has "
+            "finished a batch since"
+        )
     if vitals.starting:
         return f"{vitals.starting} actors are loading the model"
     return f"no actor could start; {lack}"

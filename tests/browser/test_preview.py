@@ -13,26 +13,7 @@ from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.gallery import ClassRow
 from pipeline.core.images import encode_image
 from pipeline.core.preview import PreviewPage, preview_picture, render_preview
-from tests.browser.test_report import HOSTILE
-
-LOOK = """
-(async () => {
-  const images = [...document.images];
-  await Promise.all(images.map(image => image.decode()));
-  return {
-    title: document.title,
-    widths: images.map(image => image.naturalWidth),
-    captions: [...document.querySelectorAll('.gallery figcaption')].map(e => e.innerText),
-    frames: [...document.querySelectorAll('.gallery .frame')].map(e => [e.innerText, e.offsetWidth, e.offsetHeight]),
-    headings: [...document.querySelectorAll('h3')].map(e => e.innerText),
-    text: document.body.innerText,
-    scripts: document.scripts.length,
-    marks: [...document.querySelectorAll('b, svg')].map(e => e.outerHTML).filter(t => /bold|onload/.test(t)),
-    overflow: document.documentElement.scrollWidth - window.innerWidth,
-    paper: getComputedStyle(document.body).backgroundColor,
-  };
-})()
-"""
+from tests.browser.pages import HOSTILE, LOOK
 
 
 def make_page(names: list[str], side: int) -> PreviewPage:

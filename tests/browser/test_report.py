@@ -16,34 +16,7 @@ from pipeline.core.metrics import Scores, ScoreSums
 from pipeline.core.plots import confusion_png, curves_png
 from pipeline.core.report import Report, Stage, render_report
 from pipeline.core.verdict import ScoredModel, verdict
-
-HOSTILE = [
-    "<script>document.title='ran'</script>",
-    '"><img src=x onerror="document.title=\'ran\'">',
-    "{{ 7 * 7 }}{% raw %}",
-    "'onmouseover=alert(1) x='",
-    "</style></title><svg onload=alert(1)>",
-    "$\\frac{1}{2}$ & <b>bold</b>",
-]
-
-LOOK = """
-(async () => {
-  const images = [...document.images];
-  await Promise.all(images.map(image => image.decode()));
-  return {
-    title: document.title,
-    widths: images.map(image => image.naturalWidth),
-    alts: images.map(image => image.alt),
-    captions: [...document.querySelectorAll('.gallery figcaption')].map(e => e.innerText),
-    gap: document.getElementById('gap').innerText,
-    text: document.body.innerText,
-    scripts: document.scripts.length,
-    marks: [...document.querySelectorAll('b, svg')].map(e => e.outerHTML).filter(t => /bold|onload/.test(t)),
-    overflow: document.documentElement.scrollWidth - window.innerWidth,
-    paper: getComputedStyle(document.body).backgroundColor,
-  };
-})()
-"""
+from tests.browser.pages import HOSTILE, LOOK
 
 
 def scores(labels: np.ndarray, accuracy: float, seed: int) -> Scores:

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline.core.config import ModelConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.model_source import local_model_dir, model_fingerprint
+from pipeline.core.model_source import CHECKER, local_model_dir, model_fingerprint
+from tests.tiny_models import build_tiny_checker
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
 
@@ -62,3 +63,22 @@ def test_pickled_weights_are_never_loaded(tiny_model: Path, tmp_path: Path):
         weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(InputError, match="pickled weights are never loaded"):
         local_model_dir(ModelConfig(id=str(copy)))
+
+
+def test_a_safety_model_is_a_folder_of_its_own_layout(tiny_model: Path, tmp_path: Path):
+    checker = ModelConfig(id=str(build_tiny_checker(tmp_path / "checker")))
+    assert local_model_dir(checker, CHECKER) == tmp_path / "checker"
+    with pytest.raises(InputError, match=r"recipe.safety_model.id: .* has no preprocessor_config.json"):
+        model_fingerprint(ModelConfig(id=str(tiny_model)), CHECKER)
+    (tmp_path / "checker" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"recipe.safety_model.id: .* has no \*.safetensors"):
+        model_fingerprint(checker, CHECKER)
+
+
+@pytest.mark.parametrize(
+    ("id", "says"),
+    [("embedded", "has no preprocessor_config.json"), ("nowhere", "give a path or ORG/NAME"), ("a/b", "40 hex digits")],
+)
+def test_a_safety_model_that_is_nowhere_is_an_input_error_of_its_own_key(id: str, says: str):
+    with pytest.raises(InputError, match=rf"recipe.safety_model.*{says}"):
+        model_fingerprint(ModelConfig(id=id), CHECKER)

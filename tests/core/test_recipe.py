@@ -9,7 +9,7 @@ from pipeline.core.config_loading import load_config, with_overrides
 from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
 from pipeline.core.recipe import Recipe, resolve_recipe
-from tests.tiny_models import build_tiny_model
+from tests.tiny_models import build_tiny_checker, build_tiny_model
 
 HUB = ["recipe.model.id=org/name", f"recipe.model.revision={'a' * 40}"]
 
@@ -84,6 +84,21 @@ def test_a_local_model_counts_by_its_content_and_not_by_its_place(tiny_model: Pa
 def test_the_hash_does_not_change_from_release_to_release() -> None:
     """Image sets on disk are found by it: when this fails, raise SCHEMA_VERSION and say so in the change log."""
     assert recipe("recipe.guidance_scale=2").id == "9df16089658ce0ad"
+
+
+def test_a_safety_model_is_in_it_only_when_there_is_one(tmp_path: Path) -> None:
+    plain = recipe("recipe.guidance_scale=2")
+    assert "safety_model" not in plain.identity and recipe("recipe.safety_model=null").hash == recipe().hash
+    checker = build_tiny_checker(tmp_path / "checker")
+    checked = recipe("recipe.guidance_scale=2", f"recipe.safety_model.id={checker}")
+    assert checked.hash != plain.hash and checked.identity["safety_model"].keys() == {"sha256", "variant"}
+    (tmp_path / "other").mkdir()
+    other = build_tiny_checker(tmp_path / "other", threshold=0.5)
+    assert recipe("recipe.guidance_scale=2", f"recipe.safety_model.id={other}").hash != checked.hash
+
+
+def test_the_shipped_fashion_recipe_is_named_as_ever() -> None:
+    assert resolve_recipe(load_config("fashion")).id == "6abf775aef6de430"
 
 
 def test_a_recipe_that_cannot_be_is_an_input_error() -> None:

@@ -3,6 +3,7 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import IMAGE_SCHEMA
 from pipeline.core.shard_maker import ShardMaker
 from pipeline.stages.prompts import ensure_prompt_table
+from tests.tiny_models import build_tiny_checker
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
@@ -163,3 +165,24 @@ def test_flagged_and_blank_images_are_told_apart(
     monkeypatch.setattr(DiffusionEngine, "generate", lambda engine, prompts, seeds, scales: [image] * len(prompts))
     summary = maker.make(0)
     assert summary.counts == {status: 12} and summary.reasons == {}
+
+
+def test_a_safety_model_scores_images_and_keeps_them(maker: ShardMaker, store: Store, tiny_model: Path, tmp_path: Path):
+    """At a threshold of -1 a checker flags all images; the same pixels are stored as without one."""
+    maker.make(0)
+    plain = rows_of(store, 0)
+    recipe = maker._config.recipe.model_copy(
+        update={"safety_model": ModelConfig(id=str(build_tiny_checker(tmp_path / "checker", threshold=-1)))}
+    )
+    config = maker._config.model_copy(update={"recipe": recipe})
+    told: list[dict[str, float]] = []
+
+    def hear(event: str, images: int = 0, seconds: Any = None, outcomes: Any = None) -> None:
+        told.append(seconds)
+
+    summary = ShardMaker(config, store, maker._prompts_dir, maker._parts, "images/x", hear).make(0)
+    rows = rows_of(store, 0)
+    assert summary.counts == {"nsfw": 12} and {row["reason"] for row in rows} == {"flagged by recipe.safety_model"}
+    assert all(0 < row["nsfw_score"] <= 2.011 for row in rows) and {row["nsfw_score"] for row in plain} == {None}
+    assert [row["sha256"] for row in rows] == [row["sha256"] for row in plain]
+    assert sum("safety" in seconds for seconds in told) == 3  # once per batch

@@ -52,6 +52,23 @@ class KillActor(Quiet):
             scene.record(self.kind, at_s, [victim])
 
 
+class KillActorAnytime(Quiet):
+    """One worker process dies, as likely while it starts or loads the model as while it makes a shard."""
+
+    kind = "actor, also while loading"
+
+    def wait(self, scene: Scene) -> bool:
+        time.sleep(scene.lab.random.uniform(1, 8))
+        return scene.running.is_running
+
+    def strike(self, scene: Scene) -> None:
+        if actors := scene.lab.nodes.actors():
+            victim = scene.lab.random.choice(actors)
+            at_s = time.time()
+            kill([victim])
+            scene.record(self.kind, at_s, [victim.pid])
+
+
 class KillNode(Quiet):
     """A worker node dies with everything on it, and another one joins."""
 
@@ -98,6 +115,16 @@ class KillDriver(Quiet):
         scene.record(self.kind, at_s, hit)
         wait_until_gone(hit)
         scene.start()
+
+
+class KillDriverAnytime(KillDriver):
+    """The command dies wherever it is: while it starts, joins the cluster, waits for its actors or for shards."""
+
+    kind = "driver, also while starting"
+
+    def wait(self, scene: Scene) -> bool:
+        time.sleep(scene.lab.random.uniform(1, 25))
+        return scene.running.is_running
 
 
 class KillHead(Quiet):
@@ -153,8 +180,9 @@ class FullDisk(Quiet):
     def strike(self, scene: Scene) -> None:
         """The disk is full some shards later: the job ends and says so; the next one finds a little more room."""
         scene.running.check_error("No space left")
-        now = time.time()
-        scene.record(self.kind, now, sorted({event.pid for event in scene.begun()}))
+        before_s = scene.strikes[-1].at_s if scene.strikes else scene.began_s
+        hit = {event.pid for event in scene.begun() if event.at_s > before_s}
+        scene.record(self.kind, time.time(), sorted(hit))
         size_kib = self.start_kib + 100 * len(scene.strikes)
         self._mount(scene, f"remount,size={size_kib}k")
         scene.start()

@@ -35,7 +35,7 @@ END_TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class Event:
-    """A process of the cluster begins or ends a shard; `at_s` is since 1970."""
+    """A process of the cluster begins, ends or fails to make a shard; `at_s` is since 1970."""
 
     what: str
     shard: int

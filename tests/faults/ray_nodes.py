@@ -42,6 +42,17 @@ class RayNodes:
         """The worker node that a process belongs to."""
         return next((node for node in self.workers if pid in {process.pid for process in family([node])}), None)
 
+    def actors(self) -> list[psutil.Process]:
+        """The processes of the pool's actors, those that still start too; Ray names processes after what they run."""
+        found = []
+        for process in family(self.workers):
+            try:
+                if any("MapWorker" in word for word in process.cmdline()):
+                    found.append(process)
+            except psutil.NoSuchProcess:
+                continue
+        return sorted(found, key=lambda process: process.pid)
+
     def kill_worker(self, node: Any) -> None:
         kill(family([node]))
         reap(node)

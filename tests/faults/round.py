@@ -136,7 +136,8 @@ def play(lab: Lab, fault: Fault, strikes: int, shards: int) -> list[Strike]:
         check_set(*lab.files(scene.root), lab.undisturbed, shards)
     events = scene.events()
     judged = [judge(strike, events) for strike in scene.strikes]
-    made_twice = len(scene.begun()) - shards - sum(strike.again for strike in judged) - scene.repairs
+    failed = sum(event.what == "fail" for event in events)  # told to the driver by a living worker
+    made_twice = len(scene.begun()) - shards - sum(strike.again for strike in judged) - failed - scene.repairs
     assert made_twice == 0 or fault.may_repeat, (made_twice, scene.strikes, events)
     lost = sum(strike.lost for strike in judged)
     print(
@@ -148,7 +149,7 @@ def play(lab: Lab, fault: Fault, strikes: int, shards: int) -> list[Strike]:
 
 def judge(strike: Strike, events: list[Event]) -> Strike:
     """Count what a strike cost."""
-    ended = {(event.pid, event.shard) for event in events if event.what == "end"}
+    ended = {(event.pid, event.shard) for event in events if event.what in ("end", "fail")}
     lost = {
         event.shard
         for event in events

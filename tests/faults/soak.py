@@ -20,8 +20,10 @@ import click
 from tests.faults.fault_kinds import (
     FullDisk,
     KillActor,
+    KillActorAnytime,
     KillAllNodes,
     KillDriver,
+    KillDriverAnytime,
     KillHead,
     KillHeadOnly,
     KillNode,
@@ -38,9 +40,11 @@ LARGEST_SET_SHARDS = 60
 def faults() -> list[tuple[Fault, float, int, int]]:
     """(fault, share of all kills, most strikes in one round, shards of a round's set)."""
     return [
-        (KillActor(), 0.40, 20, 60),
+        (KillActor(), 0.20, 20, 60),
+        (KillActorAnytime(), 0.20, 20, 40),
         (KillNode(), 0.20, 10, 40),
-        (KillDriver(), 0.20, 10, 40),
+        (KillDriver(), 0.10, 10, 40),
+        (KillDriverAnytime(), 0.10, 10, 40),
         (KillHead(), 0.10, 6, 30),
         (KillHeadOnly(), 0.02, 2, 16),
         (KillAllNodes(), 0.02, 2, 16),

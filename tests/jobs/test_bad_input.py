@@ -102,6 +102,21 @@ CASES = {
         2,
         ("recipe.model.revision", "'main'"),
     ),
+    "safety model without weights": Case(
+        "generate",
+        "--preset fashion --set recipe.safety_model.id=@tmp",
+        2,
+        ("recipe.safety_model.id", "preprocessor_config.json"),
+    ),
+    "unpinned safety model": Case(
+        "build_prompts",
+        "--preset fashion --set recipe.safety_model.id=org/checker",
+        2,
+        ("recipe.safety_model.revision", "40 hex"),
+    ),
+    "misspelt key of the safety model": Case(
+        "generate", "--preset fashion --set recipe.safety_model.idd=x", 2, ("did you mean 'id'",)
+    ),
     # the storage root
     "root is a file": Case("demo", "--root @tmp/file", 2, ("file", "not a folder"), write("file", "")),
     "root under a device": Case("train", "--preset fashion --root /dev/null/x", 2, ("/dev/null", "not a folder")),

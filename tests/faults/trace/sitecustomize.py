@@ -28,7 +28,11 @@ def watch(module: Any) -> None:
 
     def traced(self: Any, shard: int) -> Any:
         note("begin", shard)
-        summary = make(self, shard)
+        try:
+            summary = make(self, shard)
+        except Exception:
+            note("fail", shard)
+            raise
         note("end", shard)
         return summary
 

@@ -1,0 +1,115 @@
+"""Weights from a hub, by real processes of one machine at the same time, from a hub on this machine that counts calls.
+
+Only the hub is made up: a real one costs the network.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.hub_server import COMMIT, REPO, SLOW_PART, Hub, running_hub
+
+FETCH = """
+import sys
+from pipeline.core.config import ModelConfig
+from pipeline.core.errors import WorkError
+from pipeline.core.model_source import local_model_dir
+print("starts", flush=True)
+try:
+    print(local_model_dir(ModelConfig(id=sys.argv[1], revision=sys.argv[2])))
+except WorkError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def fetchers(tmp_path: Path) -> Iterator[Fetchers]:
+    started = Fetchers(tmp_path / "cache")
+    yield started
+    for process in started.processes:
+        process.kill()
+        process.wait()
+
+
+class Fetchers:
+    """Processes that share a hub cache, as the actors of a node do."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, hub: Hub) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", FETCH, REPO, COMMIT]
+        environment = {**os.environ, **hub.environment, "HF_HUB_CACHE": str(self.cache)}
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.processes.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "starts\n"
+        return process
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.strip(), err.strip().splitlines()[-1] if err.strip() else ""
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def wait_for_bytes(hub: Hub, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while hub.bytes_sent < count:
+        assert time.monotonic() < deadline, "nothing is fetched"
+        time.sleep(0.01)
+
+
+def test_processes_that_start_together_fetch_once_and_need_no_hub_afterwards(tiny_model: Path, fetchers: Fetchers):
+    with running_hub(tiny_model, wait_s=0.01) as hub:
+        ends = [finish(process) for process in [fetchers.start(hub) for _ in range(4)]]
+        assert {code for code, _, _ in ends} == {0} and len({out for _, out, _ in ends}) == 1, ends
+        expected = [f"GET /api/models/{REPO}/tree/{COMMIT}", *(f"GET {name}" for name in hub.files)]
+        assert {call: hub.calls[call] for call in expected} == dict.fromkeys(expected, 1)
+    code, out, err = finish(fetchers.start(hub))  # nobody answers there any more
+    assert code == 0 and content(Path(out)) == content(tiny_model), err
+
+
+def test_a_killed_fetch_is_taken_over_by_the_one_that_waits(tiny_model: Path, fetchers: Fetchers):
+    with running_hub(tiny_model, wait_s=0.05) as hub:
+        first = fetchers.start(hub)
+        wait_for_bytes(hub, 4 * SLOW_PART)
+        second = fetchers.start(hub)
+        time.sleep(0.5)
+        assert second.poll() is None and hub.calls[f"GET /api/models/{REPO}/tree/{COMMIT}"] == 1
+        first.kill()
+        first.wait()
+        hub.wait_s = 0
+        code, out, err = finish(second)
+    assert code == 0 and content(Path(out)) == content(tiny_model), err
+
+
+def test_what_a_killed_fetch_left_is_never_taken_for_whole(tiny_model: Path, fetchers: Fetchers):
+    with running_hub(tiny_model, wait_s=0.05) as hub:
+        process = fetchers.start(hub)
+        snapshot = fetchers.cache / f"models--{REPO.replace('/', '--')}" / "snapshots" / COMMIT
+        while not snapshot.exists() or not content(snapshot):  # some files are there
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert content(snapshot) != content(tiny_model)
+    code, _, err = finish(fetchers.start(hub))
+    assert code == 1 and err.startswith("WorkError: ") and "cannot be fetched" in err
+    with running_hub(tiny_model) as hub:
+        code, out, err = finish(fetchers.start(hub))
+    assert code == 0 and content(Path(out)) == content(tiny_model), err

@@ -1,0 +1,47 @@
+import pytest
+
+from pipeline.core.backgrounds import load_backgrounds
+from pipeline.core.classes import ClassTable, load_class_table
+from pipeline.core.prompt_check import PromptCheck, check_prompts
+from pipeline.core.prompts import template_names
+from pipeline.core.wordnet import open_wordnet
+
+CRANE_BIRD, CRANE_MACHINE, PAPILLON = "n02012849", "n03126707", "n02086910"
+
+
+def check(classes: ClassTable, **templates: str) -> PromptCheck:
+    return check_prompts(classes, templates or template_names(), load_backgrounds("places365"), [], open_wordnet())
+
+
+@pytest.fixture(scope="module")
+def imagenet() -> PromptCheck:
+    return check(load_class_table("imagenet1k"))
+
+
+def test_a_crane_is_a_bird_and_a_machine_until_the_hypernym_says_which(imagenet: PromptCheck) -> None:
+    assert "crane.n.04" in imagenet.polysemous[CRANE_BIRD]
+    assert PAPILLON not in imagenet.polysemous
+    assert imagenet.duplicate_names["crane"] == [CRANE_BIRD, CRANE_MACHINE]
+    assert imagenet.templates["c"].equal == [[CRANE_BIRD, CRANE_MACHINE]]
+    assert CRANE_BIRD in imagenet.templates["c"].unresolved
+    assert not {CRANE_BIRD, CRANE_MACHINE} & imagenet.templates["c, h_c"].unresolved.keys()
+
+
+def test_definitions_tell_all_of_imagenet_apart(imagenet: PromptCheck) -> None:
+    found = imagenet.templates["c, d_c"]
+    assert (found.unresolved, found.equal, found.cut, found.failed) == ({}, [], [], {})
+    assert found.longest_tokens == 65
+
+
+def test_a_template_without_the_class_is_equal_for_all_and_a_long_one_is_cut() -> None:
+    fashion = load_class_table("fashion_mnist")
+    found = check(fashion, same="{{ b }}", long="{{ c }} " + "very " * 80).templates
+    assert sorted(found["same"].equal[0]) == sorted(fashion.wnids)
+    assert sorted(found["long"].cut) == sorted(fashion.wnids)
+
+
+def test_a_class_without_hypernym_is_named_and_its_prompt_cannot_be_made() -> None:
+    fashion = load_class_table("fashion_mnist")
+    rows = [{**row, "hypernym_lemmas": [], "hypernym_wnids": []} for row in fashion.rows[:1]] + fashion.rows[1:]
+    found = check(ClassTable(rows, "test"), **{"c, h_c": "{{ c }}, {{ h_c }}"})
+    assert found.without_hypernym == [rows[0]["wnid"]] == list(found.templates["c, h_c"].failed)

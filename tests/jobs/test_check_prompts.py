@@ -1,0 +1,21 @@
+from tests.conftest import Cli
+
+JOB = "jobs.check_prompts"
+
+
+def test_a_report_names_doubtful_classes_for_people_and_programs(cli: Cli) -> None:
+    style = "a {{ style }} of {{ c_first }}"
+    done = cli(
+        JOB, "--preset", "fashion", "--set", f"recipe.template={style}", "--set", "recipe.styles=[photo]", "--json"
+    )
+    report = done.check_ok().json
+    assert report["classes"] == 10
+    assert set(report["templates"]) >= {"c", "c, h_c", "c, d_c", "c, h_c inside b", style}
+    boot = "n02872752"
+    assert boot in report["polysemous"] and boot in report["templates"]["c"]["unresolved"]
+    assert not report["templates"]["c, d_c"]["unresolved"]
+    assert "Ankle boot" in done.stdout and repr(style) in done.stdout
+
+
+def test_a_wrong_template_is_one_line(cli: Cli) -> None:
+    cli(JOB, "--preset", "fashion", "--set", "recipe.template={{ d }}").check_error(2, "unknown variable", "'d'")
