@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.config import RunConfig
 from pipeline.core.model_source import local_model_dir
-from pipeline.stages.bench_sides import Batch, Measured, all_batches
+from pipeline.stages.bench_sides import Batch, Measured, all_batches, call_pipeline
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -63,15 +63,7 @@ def _pipeline_call(config: RunConfig) -> Draw:
     pipeline = load_pipeline(local_model_dir(recipe.model), recipe).to(config.generate.device)
 
     def draw(prompts: list[str], seeds: list[int]) -> dict[str, float]:
-        pipeline(
-            prompt=prompts,
-            negative_prompt=[recipe.negative_prompt] * len(prompts) if recipe.negative_prompt else None,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            num_inference_steps=recipe.num_inference_steps,
-            guidance_scale=recipe.guidance_scale,
-            width=recipe.width,
-            height=recipe.height,
-        )
+        call_pipeline(pipeline, recipe, prompts, [torch.Generator("cpu").manual_seed(seed) for seed in seeds])
         return {}
 
     return draw

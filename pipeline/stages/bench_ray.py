@@ -14,7 +14,7 @@ import ray.data
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.model_source import local_model_dir
-from pipeline.stages.bench_sides import Measured, all_batches, working_time
+from pipeline.stages.bench_sides import Measured, all_batches, call_pipeline, working_time
 from pipeline.stages.generate import generate
 
 
@@ -76,13 +76,5 @@ class DocsPredictor:
         if self._start is not None:
             self._start.touch()
             self._start = None
-        recipe = self._recipe
-        images = self._pipeline(
-            prompt=list(batch["prompt"]),
-            negative_prompt=[recipe.negative_prompt] * len(batch["prompt"]) if recipe.negative_prompt else None,
-            num_inference_steps=recipe.num_inference_steps,
-            guidance_scale=recipe.guidance_scale,
-            width=recipe.width,
-            height=recipe.height,
-        ).images
+        images = call_pipeline(self._pipeline, self._recipe, list(batch["prompt"]), None)
         return {**batch, "image": np.stack([np.asarray(image) for image in images])}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.artifact import Store
-from pipeline.core.config import RunConfig
+from pipeline.core.config import RecipeConfig, RunConfig
 from pipeline.core.identity import num_rows
 from pipeline.core.image_set import read_summaries, shard_path
 from pipeline.core.prompt_table import PromptRows
@@ -53,6 +53,20 @@ def all_batches(config: RunConfig) -> list[list[Batch]]:
         ]
         for stop in range(settings.shard_size, rows + 1, settings.shard_size)
     ]
+
+
+def call_pipeline(pipeline: Any, recipe: RecipeConfig, prompts: list[str], generators: list[Any] | None) -> list[Any]:
+    """A diffusers pipeline as its users call it: PIL images, of noise by `generators` or by chance."""
+    images: list[Any] = pipeline(
+        prompt=prompts,
+        negative_prompt=[recipe.negative_prompt] * len(prompts) if recipe.negative_prompt else None,
+        generator=generators,
+        num_inference_steps=recipe.num_inference_steps,
+        guidance_scale=recipe.guidance_scale,
+        width=recipe.width,
+        height=recipe.height,
+    ).images
+    return images
 
 
 def working_time(store: Store, images_dir: str, shards: Iterable[int]) -> tuple[float, float]:
