@@ -14,7 +14,7 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
-from pipeline.core.image_set import claim_image_set, published_shards, read_summaries, set_totals
+from pipeline.core.image_set import claim_image_set, each_summary, published_shards, read_summaries, set_totals
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
@@ -146,7 +146,7 @@ def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: li
         "torch_threads": settings.torch_threads,
         "num_actors": settings.num_actors,
         "versions": installed_versions("torch", "diffusers", "transformers", "ray"),
-        **set_totals(read_summaries(store, recipe.images_dir, shards)),
+        **set_totals(each_summary(store, recipe.images_dir, shards)),
     }
     if manifest != before:
         store.write_json(path, manifest)

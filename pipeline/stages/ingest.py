@@ -18,7 +18,7 @@ import ray.data
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.image_set import prefix_shards, read_summaries, set_totals, shard_path
+from pipeline.core.image_set import each_summary, prefix_shards, set_totals, shard_path
 from pipeline.core.recipe import Recipe
 from pipeline.core.training_images import (
     COLUMNS,
@@ -77,7 +77,7 @@ def open_training_data(config: RunConfig, recipe: Recipe, store: Store) -> Train
         return TrainingData(len(labels), {"real": config.classes}, arrays=(images, labels))
     numbers, shard_size = prefix_shards(store, recipe, config.images_per_class)
     shards = [shard_path(recipe.images_dir, number) for number in numbers]
-    totals = set_totals(read_summaries(store, recipe.images_dir, numbers))
+    totals = set_totals(each_summary(store, recipe.images_dir, numbers))
     source = {"image_set": recipe.images_dir, "set_sha256": totals["set_sha256"], "shards": len(shards)}
     if config.train.ingest == "stream":
         labels = usable_labels(store, shards, config.images_per_class)

@@ -17,9 +17,9 @@ from pipeline.core.config import RunConfig
 from pipeline.core.image_set import (
     as_begun,
     check_row_format,
+    each_summary,
     published_shards,
     read_identity,
-    read_summaries,
     set_totals,
     shard_path,
 )
@@ -113,7 +113,7 @@ def strangers(store: Store, images_dir: str) -> list[str]:
 
 def manifest_faults(manifest: dict[str, Any], recipe: Recipe, store: Store) -> list[str]:
     """Numbers of the manifest that its shards do not bear out."""
-    totals = set_totals(read_summaries(store, recipe.images_dir, range(manifest["shards"])))
+    totals = set_totals(each_summary(store, recipe.images_dir, range(manifest["shards"])))
     names = ("rows", "ok", "failed", "counts", "set_sha256")
     return [f"it says {n} {manifest[n]}, its shards say {totals[n]}" for n in names if manifest[n] != totals[n]]
 
