@@ -174,7 +174,7 @@ def read_summaries(store: Store, images_dir: str, shards: Iterable[int]) -> list
 
 
 def each_summary(store: Store, images_dir: str, shards: Iterable[int]) -> Iterator[ShardSummary]:
-    """As `read_summaries`, with a few at a time in memory: at 1.2 KB each, all would be 0.5 GB for 100 million images."""
+    """As `read_summaries`, a few at a time in memory: at 1.2 KB each, all would be 0.5 GB for 100 million images."""
     numbers = list(shards)
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(numbers), _READ_AHEAD):
