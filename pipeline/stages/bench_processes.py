@@ -114,5 +114,5 @@ def _share(config: RunConfig, load: Callable[[RunConfig], Draw], batches: list[B
     cpu_s = time.process_time()
     for prompts, seeds in batches:
         parts.update(draw(prompts, seeds))
-    parts["cpu"] = time.process_time() - cpu_s  # says more than the clock on a machine that does other work too
-    return started, time.time(), dict(parts)
+    # CPU seconds say more than the clock on a machine that does other work too.
+    return started, time.time(), {**parts, "cpu": time.process_time() - cpu_s}
