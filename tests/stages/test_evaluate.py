@@ -50,7 +50,7 @@ def save_images(store: Store) -> None:
         for label, row in enumerate(CLASSES.rows):
             good = (label, index) != (0, 0)
             known = {"image_id": image_id(label, index), "class_index": label, "class_name": row["class_name"]}
-            text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "background": None, "seed": 77 + index}
+            text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "template": "c", "guidance_scale": 2.0, "seed": 77 + index}
             done = {"status": "ok" if good else "failed", "reason": None if good else "no", "seconds": 0.1}
             image = {"bytes": png(index) if good else None, "path": None}
             rows.append({**known, **text, **done, "token_count": 5, "truncated": False, "image": image})
