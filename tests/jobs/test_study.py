@@ -32,6 +32,16 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_p
     assert "guidance=1 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
 
 
+def test_dry_run_on_a_cluster_says_what_each_row_costs(run, tiny_model: Path, tmp_path: Path) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(STUDY)
+    clusters = ["--dry-run", "--cluster", "local"]
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), *clusters)
+    assert code == 2 and "nobody knows how fast" in err  # no speed is known of a model that nobody timed
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), "--cluster", "local")
+    assert code == 2 and "--dry-run" in err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_small_study_runs_whole_and_again_in_no_time(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
