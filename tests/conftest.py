@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -158,6 +159,22 @@ def cli() -> Cli:
         return CommandResult(" ".join(command[1:]), done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command in this process, `run("generate", …)` or `run("tune.scaling", …)`: (exit code, stdout, stderr)."""
+    from pipeline.cli import run_job
+
+    def call(module: str, *words: str) -> tuple[int, str, str]:
+        name = module if "." in module else f"jobs.{module}"
+        monkeypatch.setattr("sys.argv", [name, *words])
+        with pytest.raises(SystemExit) as caught:
+            run_job(importlib.import_module(name).main)
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, *capfd.readouterr()
+
+    return call
 
 
 SaveModel = Callable[..., str]
