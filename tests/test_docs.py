@@ -36,6 +36,7 @@ RUN_BY = {
     "jobs.verify": "tests/jobs/test_verify.py",
     "jobs.regenerate": "tests/jobs/test_regenerate.py",
     "jobs.train_generator": "tests/jobs/test_train_generator.py",
+    "tune.scaling": "tests/tune/test_scaling.py",
 }
 
 # Line -> what covers it.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.scaling_law import ScalingFit, ScalingLaw, crossings
+from pipeline.core.scaling_law import MIN_SIZES, ScalingFit, ScalingLaw, crossings
 
 BUDGET_DOUBLINGS = 3
 """How far beyond the largest measured size the advice goes: three doublings are a guess already."""
@@ -128,12 +128,15 @@ def scaling_markdown(curves: Sequence[Curve]) -> str:
             "" if facts["marginal_per_usd"] is None else f"{facts['marginal_per_usd']:+.2g}",
         ]
         text.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
-    text += ["", "Brackets hold 95 % of the laws that the spread of the seeds allows.", ""]
+    text += ["", "Brackets hold 95 % of the laws that the spread of the seeds allows."]
+    if any(len(curve.fit.measured) == MIN_SIZES for curve in curves):
+        text.append("Three sizes for three unknowns: the law goes through the points, and nothing tests its form.")
+    text.append("")
     text += [
         f"* {_cell(found['one'])} and {_cell(found['other'])} meet at about {found['images']:,.0f} images."
         for found in all_crossings(curves)
     ] or ["* No two curves meet in this range."]
-    text += ["", "| budget, images | take | expected top-1 | before | sure |", "|" + "---|" * 5]
+    text += ["", "| budget, images | take | expected top-1 | ahead of | sure |", "|" + "---|" * 5]
     for line in advice(curves):
         beyond = "" if line["measured"] else " (beyond what was measured)"
         sure = "" if line["sure"] is None else f"{line['sure']:.0%}"
@@ -172,6 +175,9 @@ def scaling_png(curves: Sequence[Curve], title: str) -> bytes:
             bands = [curve.fit.interval(lambda law, n=n: law.accuracy(n)) for n in x]  # type: ignore[misc]
             axes.fill_between(x, *np.array(bands).T, color=colour, alpha=0.15, linewidth=0)
     axes.set_xscale("log")
+    axes.minorticks_off()
+    marks = sorted({size for curve in curves for size in curve.fit.measured} | {4 * max(c.largest for c in curves)})
+    axes.set_xticks(marks, [f"{mark:,}" for mark in marks], rotation=30, ha="right")
     axes.set_xlabel("images (log scale)")
     axes.set_ylabel("top-1 on real test images")
     axes.grid(alpha=0.3)

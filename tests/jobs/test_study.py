@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
+from tests.tiny_sets import training_options
 
 STUDY = """
 seeds: [0, 1]
@@ -14,13 +15,7 @@ axes:
 
 
 def words(root: Path, model: Path, study: Path) -> list[str]:
-    settings = {
-        "recipe.model.id": model, "recipe.width": 16, "recipe.height": 16, "recipe.num_inference_steps": 2,
-        "generate.shard_size": 20, "generate.batch_size": 10, "train.epochs": 1, "train.warmup_epochs": 0,
-        "train.batch_size": 20, "train.num_workers": 1,
-    }  # fmt: skip
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    return ["--preset", "fashion", "--images-per-class", "4", "--root", str(root), "--study", str(study), *sets]
+    return [*training_options(root, model), "--study", str(study)]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_path: Path) -> None:

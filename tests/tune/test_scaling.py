@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import InputError
+from tests.conftest import Cli
+from tests.tiny_sets import training_options
 from tune.scaling import grid_study
 
 
@@ -47,3 +49,16 @@ def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], says: str)
     code, _, err = run("tune.scaling", "--preset", "fashion", "--root", str(tmp_path / "runs"), *words)
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert code == 2 and says in line and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_small_grid_runs_whole_and_again_in_no_time(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    options = training_options(tmp_path / "runs", tiny_model)
+    sizes = ["--size", "4", "--size", "8", "--size", "16", "--seeds", "1", "--slots", "2", "--json"]
+    summary = cli("tune.scaling", *options, *sizes, timeout_s=900).check_ok().json
+    assert [curve["name"] for curve in summary["curves"]] == ["c, h_c", "real images"]
+    assert set(summary["curves"][0]["measured"]) == {"40", "80", "160"}
+    again = cli("tune.scaling", *options, *sizes, timeout_s=100).check_ok().json
+    assert again["trainings_to_do"] == 0 and again["curves"] == summary["curves"]
+    assert len(list((tmp_path / "runs" / "images").iterdir())) == 1  # prefixes of one set
