@@ -34,7 +34,7 @@ def confusion_png(confusion: NDArray[np.int64], names: Sequence[str]) -> bytes:
     count = len(names)
     named = count <= MAX_NAMED_CLASSES
     side = 2.2 + 0.42 * count if named else 8.0
-    figure = _figure(side, side)
+    figure = new_figure(side, side)
     axes = figure.subplots()
     axes.imshow(_shade(shares))
     axes.set_xlabel("predicted", color=TEXT_COLOUR)
@@ -49,7 +49,7 @@ def confusion_png(confusion: NDArray[np.int64], names: Sequence[str]) -> bytes:
             share = shares[true, predicted]
             shade = "white" if share > 0.35 else TEXT_COLOUR
             axes.text(predicted, true, f"{100 * share:.0f}", ha="center", va="center", fontsize=9, color=shade)
-    return _png(figure)
+    return png(figure)
 
 
 def _shade(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -66,7 +66,7 @@ def curves_png(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> 
     Args:
         histories: (group, epochs) of each model; group is a key of `COLOURS`, an epoch has `epoch`, `loss`, `accuracy`.
     """
-    figure = _figure(9.0, 3.2)
+    figure = new_figure(9.0, 3.2)
     for axes, key, title in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("training loss", "training accuracy"), strict=True
     ):
@@ -82,7 +82,7 @@ def curves_png(histories: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False, labelcolor=TEXT_COLOUR)
         _style(axes)
-    return _png(figure)
+    return png(figure)
 
 
 def plain_label(name: str) -> str:
@@ -91,7 +91,8 @@ def plain_label(name: str) -> str:
     return text if len(text) <= MAX_NAME_LENGTH else text[: MAX_NAME_LENGTH - 1] + "…"
 
 
-def _figure(width_in: float, height_in: float) -> Figure:
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure that no window shows, sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would open a window where there is one
     from matplotlib.figure import Figure
 
@@ -108,7 +109,8 @@ def _style(axes: Axes) -> None:
         spine.set_alpha(0.4)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
     out = io.BytesIO()
     with warnings.catch_warnings():
         # Signs that the font lacks are drawn as boxes; the page itself names every class in full.

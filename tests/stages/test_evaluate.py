@@ -51,6 +51,7 @@ def save_images(store: Store) -> None:
             good = (label, index) != (0, 0)
             known = {"image_id": image_id(label, index), "class_index": label, "class_name": row["class_name"]}
             text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "background": None, "seed": 77 + index}
+            text |= {"template": "c", "guidance_scale": 1.0}
             done = {"status": "ok" if good else "failed", "reason": None if good else "no", "seconds": 0.1}
             image = {"bytes": png(index) if good else None, "path": None}
             rows.append({**known, **text, **done, "token_count": 5, "truncated": False, "image": image})
