@@ -83,26 +83,31 @@ def _shift_table(metrics: Mapping[str, Any]) -> list[str]:
     from pipeline.core.shift import shift_rows
 
     lines = []
-    for row in shift_rows(metrics):
+    rows = shift_rows(metrics)
+    for row in rows:
         shares = "".join(f"{_share(*row.values[name]):>16}" for name in row.values)
         gap = "" if row.gap is None else f"{points(row.gap):>9}"
         title = f"{row.title} ({row.images:,}, {row.classes} classes)" if row.is_headline else ""
         lines.append(f"{title:<48}{row.metric:<30}{shares}{gap}")
-    if lines:
-        names = "".join(f"{name:>16}" for name in metrics["groups"])
+    if rows:
+        names = "".join(f"{name:>16}" for name in rows[0].values)
         lines.insert(0, f"{'test set':<48}{'metric':<30}{names}" + (f"{'gap':>9}" if metrics["gap"] else ""))
     return lines
 
 
 def _corruption_table(metrics: Mapping[str, Any]) -> list[str]:
     """Accuracy on clean and on corrupted images, one line per twin; nothing when none were asked for."""
+    from pipeline.core.corruption_names import FAMILIES
+    from pipeline.core.model_identity import GROUPS
+
     found = metrics.get("corruptions")
     if not found:
         return []
-    columns = [name for name in next(iter(found["groups"].values())) if name != "table"]
+    groups = {group: found["groups"][group] for group in GROUPS if group in found["groups"]}
+    columns = [n for n in ("clean", "corrupted", "relative", *FAMILIES) if n in next(iter(groups.values()))]
     images = f"{found['images']:,} images"
     lines = [f"{'corrupted, ' + images:<28}" + "".join(f"{name:>14}" for name in columns)]
-    for group, values in found["groups"].items():
+    for group, values in groups.items():
         shares = "".join(f"{_share(values[name]['mean'], values[name]['std']):>14}" for name in columns)
         lines.append(f"{group:<28}{shares}")
     return lines

@@ -65,7 +65,8 @@ def _flat(root: Path, solution: Path) -> Listing:
     files = {path.stem: path for path in _files(root) if path.suffix.lower() in (".jpeg", ".jpg", ".png")}
     found: Listing = {}
     with solution.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
+        rows = list(csv.DictReader(lines))
+        for row in rows or [{}]:
             image, wnid = row.get("ImageId"), (row.get("PredictionString") or "").split(" ")[0]
             if image is None or not _WNID.fullmatch(wnid):
                 raise InputError(f"{str(solution)!r} is not Kaggle's list: each line is `ImageId,WNID box …`; fetch it")

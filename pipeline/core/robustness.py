@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.core.metrics import mean_and_std
 from pipeline.core.model_identity import GROUPS
 from pipeline.core.real_images import LabelledImages
 
+SAY_EVERY_S = 30
 Classifier = Callable[[torch.Tensor], torch.Tensor]
 """Images float32 [n, 3, S, S], normalised, to logits [n, C]."""
 
@@ -75,12 +77,14 @@ def count_corrupted(
         images: the clean ones.
         settings: corruptions, batch size, resize and device.
         input_size: pixels, of all models.
-        say: takes a line for each batch of clean images.
+        say: takes a line every half minute.
     """
     chosen = settings.corruptions
     kinds = [(name, severity) for name in chosen.names for severity in chosen.severities]
     positions = first_of_each_class(images.labels, chosen.num_images_per_class)
     counts = {name: CorruptionCounts(len(positions), 0, dict.fromkeys(kinds, 0)) for name in models}
+    started = said = time.monotonic()
+    done, total = 0, len(positions) * len(kinds)
     with CorruptionPool(chosen.num_processes, chosen.seed) as pool:
         for start in range(0, len(positions), settings.batch_size):
             part = positions[start : start + settings.batch_size]
@@ -91,7 +95,10 @@ def count_corrupted(
             for kind, corrupted in pool.each(clean, part, kinds):
                 for name, right in _right(models, corrupted, labels, settings.device):
                     counts[name].right[kind] += right
-            say(f"evaluate: corruptions, {start + len(part):,} of {len(positions):,} images, {len(kinds)} kinds")
+                done += len(part)
+                if (now := time.monotonic()) - said >= SAY_EVERY_S:
+                    said, left_s = now, (now - started) * (total / done - 1)
+                    say(f"evaluate: {done:,} of {total:,} corrupted images, {left_s / 60:.0f} min left")
     return counts
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.core.corruption_names import FAMILIES
+from pipeline.core.model_identity import GROUPS
 from pipeline.core.set_scores import METRICS
+from pipeline.core.test_sets import known_sets
 
 Spread = tuple[float, float | None]
 """Mean over seeds, and standard deviation (None for one seed); shares 0..1."""
@@ -38,12 +40,13 @@ class ShiftRow:
 
 def shift_rows(metrics: Mapping[str, Any]) -> list[ShiftRow]:
     """The lines of all test sets, set by set, its headline first; none when there is only a whole main set."""
-    sets = metrics.get("test_sets", {})
+    sets = _in_order(metrics)
     rows = []
-    for one in sets.values():
+    for one in sets:
         names = list(next(iter(one["groups"].values())))
         for name in sorted(names, key=lambda metric: (metric != one["headline"], list(METRICS).index(metric))):
-            values = {group: (found[name]["mean"], found[name]["std"]) for group, found in one["groups"].items()}
+            found = {group: one["groups"][group][name] for group in GROUPS if group in one["groups"]}
+            values = {group: (spread["mean"], spread["std"]) for group, spread in found.items()}
             rows.append(
                 ShiftRow(
                     title=one["title"],
@@ -55,20 +58,29 @@ def shift_rows(metrics: Mapping[str, Any]) -> list[ShiftRow]:
                     gap=one["gap"] and one["gap"][name],
                 )
             )
-    is_plain = len(sets) == 1 and all("masked" not in one["headline"] for one in sets.values())
+    is_plain = len(sets) == 1 and "masked" not in sets[0]["headline"]
     return [] if is_plain else rows
 
 
 def spider_values(metrics: Mapping[str, Any]) -> tuple[list[str], dict[str, list[float]]]:
     """Axes of the plot, and each twin's mean on them (0..1): headlines of the sets, then families of corruptions."""
-    sets, corruptions = metrics.get("test_sets", {}), metrics.get("corruptions")
-    axes = [one["title"] for one in sets.values()]
-    values = {
-        group: [one["groups"][group][one["headline"]]["mean"] for one in sets.values()] for group in metrics["groups"]
-    }
-    if corruptions:
-        families = [family for family in FAMILIES if family in next(iter(corruptions["groups"].values()))]
+    sets = _in_order(metrics)
+    groups = [group for group in GROUPS if group in metrics["groups"]]
+    axes = [one["title"] for one in sets]
+    values = {group: [one["groups"][group][one["headline"]]["mean"] for one in sets] for group in groups}
+    if corruptions := metrics.get("corruptions"):
+        families = [family for family in FAMILIES if family in corruptions["groups"][groups[0]]]
         axes += families
-        for group, found in corruptions["groups"].items():
-            values[group] += [found[family]["mean"] for family in families]
+        for group in groups:
+            values[group] += [corruptions["groups"][group][family]["mean"] for family in families]
     return axes, values
+
+
+def _in_order(metrics: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The main set, the known ones in their table's order, then others by name: metrics.json sorts its keys."""
+    sets, known = metrics.get("test_sets", {}), list(known_sets())
+
+    def place(name: str) -> tuple[bool, int, str]:
+        return name != metrics["main"], known.index(name) if name in known else len(known), name
+
+    return [sets[name] for name in sorted(sets, key=place)]

@@ -108,6 +108,7 @@ def evaluate(
             "classes": [{"wnid": wnid, "name": name} for wnid, name in zip(classes.wnids, classes.names, strict=True)],
             "num_calibration_bins": settings.num_calibration_bins,
             **verdict(scored, len(classes)),
+            "main": main,
             "test_sets": {name: _about(one, scored, name) for name, one in sets.items()},
             "corruptions": corrupted and robustness(corrupted, settings.corruptions),
         }
