@@ -127,6 +127,10 @@ CASES = {
     # what must be there
     "train before generate": Case("train", "--preset fashion @tiny", 2, ("jobs.generate",)),
     "evaluate before train": Case("evaluate", "--preset fashion @tiny", 2, ("jobs.train",)),
+    "gallery before generate": Case("gallery", "--preset fashion @tiny", 2, ("jobs.generate",)),
+    "gallery of too many": Case(
+        "gallery", "--preset fashion @tiny --num-images-per-class 5001", 2, ("--num-images-per-class 5001", "1 to 5000")
+    ),
     "no such model": Case(
         "evaluate", "--preset fashion --model 0123456789abcdef", 2, ("0123456789abcdef", "jobs.train")
     ),
