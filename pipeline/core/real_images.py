@@ -27,11 +27,10 @@ NO_CLASS = -1
 """Label of an image that shows none of the classes."""
 
 
-@dataclass(frozen=True)
 class LabelledImages(ABC):
     """Real images with labels in the class table's order.
 
-    Args:
+    Attributes:
         name: for people.
         fingerprint: sha256 of what it holds, 64 hex digits.
         labels: int64 [N]; `NO_CLASS` throughout for an anomaly set.
@@ -78,13 +77,13 @@ class LabelledImages(ABC):
 
 @dataclass(frozen=True)
 class ArrayImages(LabelledImages):
-    """Images of one size in memory.
+    """Images of one size in memory, uint8 [N, H, W, 3]."""
 
-    Args:
-        images: uint8 [N, H, W, 3].
-    """
-
+    name: str
+    fingerprint: str
     images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    left_out: str = ""
 
     def image(self, position: int) -> NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]."""
@@ -97,13 +96,13 @@ class ArrayImages(LabelledImages):
 
 @dataclass(frozen=True)
 class FolderImages(LabelledImages):
-    """Image files, read when they are asked for.
+    """Image files, sorted by class, then by name; read when they are asked for."""
 
-    Args:
-        files: sorted by class, then by name.
-    """
-
+    name: str
+    fingerprint: str
     files: Sequence[Path]
+    labels: NDArray[np.int64]
+    left_out: str = ""
 
     def image(self, position: int) -> NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises `InputError` naming the file when it cannot be read."""
@@ -118,15 +117,14 @@ class FolderImages(LabelledImages):
 
 @dataclass(frozen=True)
 class ParquetImages(LabelledImages):
-    """Images in Parquet files.
+    """Images in Parquet files; `kept` are the rows that are scored, int64 [N]."""
 
-    Args:
-        rows: of the files.
-        kept: rows that are scored, int64 [N].
-    """
-
+    name: str
+    fingerprint: str
     rows: ParquetRows
     kept: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    left_out: str = ""
 
     def image(self, position: int) -> NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises `InputError` naming file and row when it cannot be read."""
@@ -154,7 +152,7 @@ def open_fashion_mnist(classes: ClassTable, data_dir: str | None) -> LabelledIma
             "set evaluate.test_set to a folder with one sub-folder per WNID"
         )
     images, labels = load_fashion_mnist(data_dir, "test")
-    return ArrayImages(FASHION_MNIST, content_hash(IDX_SHA256), labels.astype(np.int64), "", as_rgb32(images))
+    return ArrayImages(FASHION_MNIST, content_hash(IDX_SHA256), as_rgb32(images), labels.astype(np.int64))
 
 
 def _from_folder(spec: SetSpec, where: str, root: Path, classes: ClassTable) -> LabelledImages:
@@ -169,7 +167,7 @@ def _from_folder(spec: SetSpec, where: str, root: Path, classes: ClassTable) -> 
         files = [path for paths in by_class for path in paths]
         labels = np.repeat(np.array(wanted, dtype=np.int64), [len(paths) for paths in by_class])
     names = [[str(path.relative_to(root)), path.stat().st_size] for path in files]
-    return FolderImages(where, content_hash(names), labels, left_out, files)
+    return FolderImages(where, content_hash(names), files, labels, left_out)
 
 
 def _from_parquet(spec: SetSpec, where: str, files: Sequence[Path], classes: ClassTable) -> LabelledImages:
@@ -177,14 +175,14 @@ def _from_parquet(spec: SetSpec, where: str, files: Sequence[Path], classes: Cla
     names = [[path.name, path.stat().st_size] for path in files]
     if spec.metric == "anomaly":
         every = np.arange(rows.total, dtype=np.int64)
-        return ParquetImages(where, content_hash(names), np.full_like(every, NO_CLASS), "", rows, every)
+        return ParquetImages(where, content_hash(names), rows, every, np.full_like(every, NO_CLASS))
     wnids = np.array(rows.wnids(spec.numbered_by or classes.wnids))
     counts = dict(zip(*(column.tolist() for column in np.unique(wnids, return_counts=True)), strict=True))
     wanted, left_out = _chosen(spec, where, counts, classes)
     label_of = {classes.wnids[label]: label for label in wanted}
     kept = np.flatnonzero(np.isin(wnids, list(label_of)))
     labels = np.array([label_of[wnid] for wnid in wnids[kept]], dtype=np.int64)
-    return ParquetImages(where, content_hash([names, labels.tolist()]), labels, left_out, rows, kept)
+    return ParquetImages(where, content_hash([names, labels.tolist()]), rows, kept, labels, left_out)
 
 
 def _chosen(spec: SetSpec, where: str, counts: dict[str, int], classes: ClassTable) -> tuple[list[int], str]:

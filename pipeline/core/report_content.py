@@ -28,11 +28,10 @@ from pipeline.core.gallery import (
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_set import published_shards, read_columns, shard_path
 from pipeline.core.model_identity import GROUPS
-from pipeline.core.plots import confusion_png, curves_png
+from pipeline.core.plots import MIN_AXES, confusion_png, curves_png, spider_png
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.report import Report, Stage
 from pipeline.core.shift import shift_rows, spider_values
-from pipeline.core.spider import MIN_AXES, spider_png
 from pipeline.core.verdict import ScoredModel
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "ray", "mlflow", "numpy", "scikit-learn")

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.core.augment import normalise
-from pipeline.core.config import CorruptionConfig, EvaluateConfig
 from pipeline.core.corruption_names import FAMILIES, MIN_SIDE, STANDARD
 from pipeline.core.corruptions import CorruptionPool
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import CorruptionConfig, EvaluateConfig
 from pipeline.core.metrics import mean_and_std
 from pipeline.core.model_identity import GROUPS
 from pipeline.core.real_images import LabelledImages

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pipeline.core.classifier import TrainedClassifier
-from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.metrics import Scores, ScoreSums
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.set_scores import HitSums, SurenessSums, aupr
@@ -75,7 +75,7 @@ def feed(
 ) -> None:
     """Give every collector the logits of all images, batch by batch."""
     model = trained.model.to(settings.device).eval()
-    with scoring_mode(settings):
+    with torch.inference_mode(), threads(settings.torch_threads):
         for batch, labels in images.batches(settings.batch_size, trained.train.input_size, settings.resize):
             logits = model(batch.to(settings.device))
             for collector in collectors:
@@ -97,12 +97,11 @@ def check_sizes(settings: EvaluateConfig, input_size: int) -> None:
 
 
 @contextmanager
-def scoring_mode(settings: EvaluateConfig) -> Iterator[None]:
-    """No gradients, and the threads of the settings."""
+def threads(count: int) -> Iterator[None]:
+    """Intra-op threads of torch inside, as they were afterwards."""
     before = torch.get_num_threads()
-    torch.set_num_threads(settings.torch_threads)
+    torch.set_num_threads(count)
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         torch.set_num_threads(before)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.classes import ClassTable
-from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.real_images import LabelledImages, open_fashion_mnist, open_images
 from pipeline.core.test_sets import FASHION_MNIST, IN_DISTRIBUTION, SetSpec, known_sets, spec_of
 

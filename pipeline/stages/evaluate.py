@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 import yaml
 
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.classifier import TrainedClassifier, load_classifier
-from pipeline.core.config import EvaluateConfig, RunConfig
+from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.model_identity import GROUPS, model_directory, model_identity
@@ -20,7 +22,7 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
 from pipeline.core.report_content import build_report, report_plots
 from pipeline.core.robustness import CorruptionCounts, check_corruptions, count_corrupted, robustness
-from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets, scoring_mode
+from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets, threads
 from pipeline.core.set_scores import set_verdict
 from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
 from pipeline.core.test_sets import known_sets
@@ -186,7 +188,7 @@ def _corrupted(
         return None
     networks = {path: model.model.to(settings.device).eval() for path, model in models.items()}
     size = next(iter(models.values())).train.input_size
-    with scoring_mode(settings):
+    with torch.inference_mode(), threads(settings.torch_threads):
         counts = count_corrupted(networks, one.images, settings, size, say)
     return [(model.train.data, _name(path), counts[path]) for path, model in models.items()]
 

@@ -24,7 +24,8 @@ SEARCH_FOR = """
   const find = text => {
     box.value = text;
     box.dispatchEvent(new Event('input'));
-    return [...document.querySelectorAll('a.class-card')].filter(card => card.offsetParent).map(card => card.textContent.trim());
+    const seen = [...document.querySelectorAll('a.class-card')].filter(card => card.offsetParent);
+    return seen.map(card => card.textContent.trim());
   };
   return {
     crane: find('crane'), wnid: find('N02123045'), two: find('cat  egyptian'), none: find('no such class').length,

@@ -7,9 +7,9 @@ from PIL import Image
 
 from pipeline.core.augment import eval_transform
 from pipeline.core.classes import ClassTable, load_class_table
-from pipeline.core.config import EvaluateConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.test_set_opening import open_test_sets
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from pipeline.core.augment import normalise
-from pipeline.core.config import CorruptionConfig, EvaluateConfig
 from pipeline.core.corruptions import corrupt
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import CorruptionConfig, EvaluateConfig
 from pipeline.core.real_images import ArrayImages
 from pipeline.core.robustness import (
     CorruptionCounts,
@@ -29,7 +29,7 @@ def test_counts_are_those_of_the_corrupted_images_themselves(monkeypatch: pytest
     rng = np.random.default_rng(0)
     pixels = rng.integers(60, 170, (12, 1, 1, 3)).repeat(32, 1).repeat(32, 2).astype(np.uint8)
     labels = np.arange(12) % 2
-    images = ArrayImages("made up", "0" * 64, labels, "", pixels)
+    images = ArrayImages("made up", "0" * 64, pixels, labels)
     chosen = CorruptionConfig(
         names=("brightness", "gaussian_noise"), severities=(2, 5), num_images_per_class=5, seed=4, num_processes=1
     )

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.core.classifier import TrainedClassifier
-from pipeline.core.config import EvaluateConfig, TrainConfig
+from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.real_images import ArrayImages
 from pipeline.core.scoring import check_sizes, main_set, score_sets
 from pipeline.core.set_scores import aupr
@@ -32,7 +33,7 @@ def pictures(logits: np.ndarray) -> np.ndarray:
 
 
 def opened(name: str, logits: np.ndarray, labels: list[int], overlap: list[int], metric: str = "accuracy") -> OpenSet:
-    images = ArrayImages(name, "0" * 64, np.array(labels, dtype=np.int64), "", pictures(logits))
+    images = ArrayImages(name, "0" * 64, pictures(logits), np.array(labels, dtype=np.int64))
     return OpenSet(SetSpec(name, name, metric), images, overlap, NUM_CLASSES)  # type: ignore[arg-type]
 
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core.classes import ClassTable, load_class_table
-from pipeline.core.config import EvaluateConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.test_set_opening import MAIN, open_test_sets
 from pipeline.core.test_sets import known_sets
 
