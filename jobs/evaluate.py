@@ -1,4 +1,4 @@
-"""Models -> verdict: accuracy on real test images, the gap to the real twin, report.html.
+"""Models -> verdict: accuracy on real test sets and on corrupted images, the gap to the real twin, report.html.
 
 Example: python -m jobs.evaluate --preset fashion --twin
 """
@@ -74,12 +74,51 @@ def _table(metrics: Mapping[str, Any]) -> str:
             f"gap to real: {points(gap['top1'])} points top-1 (95% interval {points(low)} to {points(high)}), "
             f"{metrics['test_set']['images']:,} real test images of {metrics['test_set']['name']}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_shift_table(metrics), *_corruption_table(metrics)])
+
+
+def _shift_table(metrics: Mapping[str, Any]) -> list[str]:
+    """One line per metric of each test set; nothing when there is only the main one."""
+    from pipeline.core.report import points
+    from pipeline.core.shift import shift_rows
+
+    lines = []
+    rows = shift_rows(metrics)
+    for row in rows:
+        shares = "".join(f"{_share(*row.values[name]):>16}" for name in row.values)
+        gap = "" if row.gap is None else f"{points(row.gap):>9}"
+        title = f"{row.title} ({row.images:,}, {row.classes} classes)" if row.is_headline else ""
+        lines.append(f"{title:<48}{row.metric:<30}{shares}{gap}")
+    if rows:
+        names = "".join(f"{name:>16}" for name in rows[0].values)
+        lines.insert(0, f"{'test set':<48}{'metric':<30}{names}" + (f"{'gap':>9}" if metrics["gap"] else ""))
+    return lines
+
+
+def _corruption_table(metrics: Mapping[str, Any]) -> list[str]:
+    """Accuracy on clean and on corrupted images, one line per twin; nothing when none were asked for."""
+    from pipeline.core.corruption_names import FAMILIES
+    from pipeline.core.model_identity import GROUPS
+
+    found = metrics.get("corruptions")
+    if not found:
+        return []
+    groups = {group: found["groups"][group] for group in GROUPS if group in found["groups"]}
+    columns = [n for n in ("clean", "corrupted", "relative", *FAMILIES) if n in next(iter(groups.values()))]
+    images = f"{found['images']:,} images"
+    lines = [f"{'corrupted, ' + images:<28}" + "".join(f"{name:>14}" for name in columns)]
+    for group, values in groups.items():
+        shares = "".join(f"{_share(values[name]['mean'], values[name]['std']):>14}" for name in columns)
+        lines.append(f"{group:<28}{shares}")
+    return lines
+
+
+def _share(mean: float, std: float | None) -> str:
+    return f"{100 * mean:.1f}%" + ("" if std is None else f" ± {100 * std:.1f}")
 
 
 def _spread(group: Mapping[str, Any], key: str) -> str:
-    std = group[f"{key}_std"]
-    return f"{100 * group[f'{key}_mean']:.1f}%" + ("" if std is None else f" ± {100 * std:.1f}")
+    return _share(group[f"{key}_mean"], group[f"{key}_std"])
 
 
 if __name__ == "__main__":

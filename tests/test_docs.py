@@ -32,6 +32,7 @@ RUN_BY = {
     "jobs.study": "tests/jobs/test_study.py",
     "jobs.bench": "tests/jobs/test_bench.py",
     "jobs.preview": "tests/jobs/test_preview.py",
+    "jobs.gallery": "tests/jobs/test_gallery.py",
     "jobs.plan": "tests/jobs/test_plan.py",
     "jobs.verify": "tests/jobs/test_verify.py",
     "jobs.regenerate": "tests/jobs/test_regenerate.py",

@@ -31,27 +31,38 @@ def as_float(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float() / 255
 
 
-def eval_transform(images: Tensor, input_size: int) -> Tensor:
-    """The input for scoring: shorter side resized to `input_size` (bicubic, antialiased), centre crop, normalised.
+def eval_transform(images: Tensor, input_size: int, resize: int | None = None) -> Tensor:
+    """The input for scoring: shorter side resized (bicubic, antialiased), centre crop, normalised.
 
     Args:
         images: uint8 [N, H, W, 3]. Square ones of `input_size` are not resampled.
-        input_size: pixels.
+        input_size: pixels of the crop.
+        resize: pixels of the shorter side before it; default `input_size`, as the paper's released checkpoints are
+            scored. The scripts of ImageNet-R and -A use 256 for crops of 224.
 
     Returns:
         float32 [N, 3, input_size, input_size], channels_last, on the images' device.
     """
-    return normalise(resize_and_crop(as_float(images), input_size))
+    return normalise(resize_and_crop(as_float(images), input_size, resize))
 
 
-def resize_and_crop(images: Tensor, size: int) -> Tensor:
-    """Images float [N, 3, H, W] in 0..1 to [N, 3, size, size]: shorter side to `size`, then the centre."""
+def eval_crop(images: Tensor, input_size: int, resize: int | None = None) -> Tensor:
+    """What the classifier will see, still as pixels: uint8 [N, H, W, 3] to uint8 [N, input_size, input_size, 3]."""
+    crops = resize_and_crop(as_float(images), input_size, resize)
+    return (crops * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def resize_and_crop(images: Tensor, size: int, resize: int | None = None) -> Tensor:
+    """Images float [N, 3, H, W] in 0..1 to [N, 3, size, size]: shorter side to `resize` (default: size), then the
+    centre. Sizes and corner are rounded as torchvision's Resize and CenterCrop round them.
+    """
     height, width = images.shape[2:]
-    shorter = min(height, width)
-    if shorter != size:
-        scaled = (round(height * size / shorter), round(width * size / shorter))
+    shorter, wanted = min(height, width), resize or size
+    assert wanted >= size, (wanted, size)
+    if shorter != wanted:
+        scaled = (wanted * height // shorter, wanted * width // shorter)
         images = F.interpolate(images, scaled, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
-    top, left = (images.shape[2] - size) // 2, (images.shape[3] - size) // 2
+    top, left = round((images.shape[2] - size) / 2), round((images.shape[3] - size) / 2)
     return images[:, :, top : top + size, left : left + size]
 
 

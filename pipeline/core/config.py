@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, model_validator
 
 from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
+from pipeline.core.evaluate_config import EvaluateConfig
+from pipeline.core.frozen import Frozen
 
 TemplateField = Annotated[
     Template, PlainValidator(parse_template, json_schema_input_type=Any), PlainSerializer(as_plain)
@@ -28,27 +20,9 @@ GuidanceField = Annotated[
     Guidance, PlainValidator(parse_guidance, json_schema_input_type=Any), PlainSerializer(as_plain)
 ]
 
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A word that may become a file name."""
-
-
-class Frozen(BaseModel):
-    """Base of every config: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
-        coerce_numbers_to_str=True,  # `--set recipe.seed_namespace=1` is a word that YAML reads as a number
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
 
 
 class ModelConfig(Frozen):
@@ -209,21 +183,6 @@ class TrainConfig(Frozen):
     """Epochs between checkpoints; the last epoch always has one."""
     max_failures: int = Field(3, ge=0)
     """Restarts after a lost worker."""
-
-
-class EvaluateConfig(Frozen):
-    """Scoring on real test images."""
-
-    test_set: str = "fashion_mnist"
-    """`fashion_mnist`, or a folder with one sub-folder per WNID."""
-    batch_size: int = Field(500, ge=1)
-    """Images per forward."""
-    num_calibration_bins: int = Field(15, ge=2)
-    """Equal-width bins of the expected calibration error."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the model runs."""
-    torch_threads: int = Field(2, ge=1)
-    """Intra-op threads."""
 
 
 class TrackingConfig(Frozen):

@@ -125,8 +125,11 @@ def hours_needed(config: RunConfig, num_classes: int, batch_s: float) -> tuple[f
     return batches * batch_s / 3600, actors
 
 
-def preview_picture(row: Row) -> Picture:
-    """A finished row of a shard (columns of `schema.IMAGE_SCHEMA`): its image, or a frame with the reason for none."""
+def preview_picture(row: Row, max_side: int = MAX_SIDE) -> Picture:
+    """A finished row of a shard (columns of `schema.IMAGE_SCHEMA`): its image, or a frame with the reason for none.
+
+    Larger images are shrunk to `max_side` pixels.
+    """
     status = row["status"]
     caption = [row["prompt"], f"seed {row['seed']}", status, f"image {row['image_id']}"]
     if row["truncated"]:
@@ -134,5 +137,5 @@ def preview_picture(row: Row) -> Picture:
     if status in (FAILED, NSFW):
         return Picture("", f"no image of {row['class_name']}: {status}", caption, frame=f"{status}: {row['reason']}")
     with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-        source = thumbnail_uri(image.convert("RGB"), MAX_SIDE)
+        source = thumbnail_uri(image.convert("RGB"), max_side)
     return Picture(source, f"generated image of {row['class_name']}", caption)

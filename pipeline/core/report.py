@@ -11,6 +11,7 @@ import jinja2
 
 from pipeline.core.gallery import ClassRow
 from pipeline.core.plots import COLOURS
+from pipeline.core.shift import ShiftRow
 
 TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
 
@@ -42,6 +43,8 @@ class Report:
         class_names: short names in label order.
         rows: classes with pictures.
         confusions: (group, data URI of the plot).
+        shift: lines of the table of all test sets; empty when there is only the main one.
+        spider: data URI of the plot of all test sets; None when they are too few.
         curves: data URI of the training curves; None when no model has any.
         stages: costs.
         identities: id of each artifact by what it is.
@@ -55,6 +58,8 @@ class Report:
     class_names: Sequence[str]
     rows: Sequence[ClassRow]
     confusions: Sequence[tuple[str, str]]
+    shift: Sequence[ShiftRow]
+    spider: str | None
     curves: str | None
     stages: Sequence[Stage]
     identities: Mapping[str, str]

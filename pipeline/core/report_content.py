@@ -28,19 +28,25 @@ from pipeline.core.gallery import (
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_set import published_shards, read_columns, shard_path
 from pipeline.core.model_identity import GROUPS
-from pipeline.core.plots import confusion_png, curves_png
+from pipeline.core.plots import MIN_AXES, confusion_png, curves_png, spider_png
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.report import Report, Stage
+from pipeline.core.shift import shift_rows, spider_values
 from pipeline.core.verdict import ScoredModel
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "ray", "mlflow", "numpy", "scikit-learn")
+CONFUSION = "confusion_"
 IMAGE_COLUMNS = ["image_id", "class_index", "class_name", "prompt", "seed", "image", "status"]
 
 
-def confusion_plots(scored: Sequence[ScoredModel], names: Sequence[str]) -> dict[str, bytes]:
-    """One PNG for each twin, all its seeds added up."""
+def report_plots(scored: Sequence[ScoredModel], names: Sequence[str], metrics: Mapping[str, Any]) -> dict[str, bytes]:
+    """PNG files by name: `confusion_<twin>`, all its seeds added up, and `spider` when there are enough test sets."""
     found = {group: [model.scores.confusion for model in scored if model.group == group] for group in GROUPS}
-    return {group: confusion_png(np.sum(parts, axis=0), names) for group, parts in found.items() if parts}
+    plots = {
+        f"{CONFUSION}{group}": confusion_png(np.sum(parts, axis=0), names) for group, parts in found.items() if parts
+    }
+    axes, values = spider_values(metrics)
+    return {**plots, "spider": spider_png(axes, values)} if len(axes) >= MIN_AXES else plots
 
 
 def build_report(
@@ -65,7 +71,7 @@ def build_report(
         trained: models by directory.
         scored: their scores.
         metrics: content of metrics.json.
-        plots: of `confusion_plots`.
+        plots: of `report_plots`.
         seconds: the evaluation took so far.
         tracking: (MLflow run id, command that opens it), or None.
     """
@@ -79,7 +85,11 @@ def build_report(
         metrics=metrics,
         class_names=classes.names,
         rows=_rows(store, images_dir, classes, images, scored[0], metrics),
-        confusions=[(group, data_uri(plot)) for group, plot in plots.items()],
+        confusions=[
+            (name.removeprefix(CONFUSION), data_uri(plot)) for name, plot in plots.items() if name.startswith(CONFUSION)
+        ],
+        spider=data_uri(plots["spider"]) if "spider" in plots else None,
+        shift=shift_rows(metrics),
         curves=data_uri(curves_png(histories)),
         stages=[
             *_generate_cost(store, images_dir),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ class ScoredModel:
         group: one of `GROUPS`.
         seed: of its training.
         training_images: how many it was trained on.
-        scores: on the test set.
+        scores: on the main test set.
+        sets: test set -> metric -> value 0..1.
     """
 
     model_id: str
@@ -30,6 +31,7 @@ class ScoredModel:
     seed: int
     training_images: int
     scores: Scores
+    sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def verdict(models: Sequence[ScoredModel], num_classes: int) -> dict[str, Any]:

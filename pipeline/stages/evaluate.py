@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 import yaml
 
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
@@ -13,14 +14,18 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.model_identity import GROUPS, model_directory, model_identity
-from pipeline.core.real_images import LabelledImages, open_test_set
 from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
-from pipeline.core.report_content import build_report, confusion_plots
-from pipeline.core.scoring import check_device, score
+from pipeline.core.report_content import build_report, report_plots
+from pipeline.core.robustness import CorruptionCounts, check_corruptions, count_corrupted, robustness
+from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets, threads
+from pipeline.core.set_scores import set_verdict
+from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
+from pipeline.core.test_sets import known_sets
 from pipeline.core.tracking_uri import ui_command
 from pipeline.core.verdict import ScoredModel, check_comparable, verdict
 from pipeline.stages.tracking import RunHandle, tracked_run
@@ -59,18 +64,19 @@ def evaluate(
     """Score finished models and write `reports/<id>/`; a report that is there already is not made again.
 
     Args:
-        config: test set, classes and tracking.
+        config: test sets, classes and tracking.
         store: the storage root.
         model_dirs: directories of models by what they were trained on, `synthetic` or `real`; those of one key differ
             in nothing but the seed.
-        say: takes one line for each scored model.
+        say: takes one line for each scored model, and for what is left out.
 
     Returns:
         The report's manifest: `report` (path of the page), `synthetic_top1` and `real_top1` (means over seeds, None
-        without such models), `gap` (real less synthetic, None without both), `seconds`, `mlflow_run_id`, …
+        without such models), `gap` (real less synthetic, None without both), `missing_test_sets` (set -> why), …
 
     Raises:
-        InputError: a model or the test set is missing or wrong; models that cannot be compared; nothing is written.
+        InputError: a model or every test set is missing, or one is wrong; models that cannot be compared. Nothing is
+            written.
         WorkError: a file is damaged, or a model gives no numbers.
     """
     started = time.monotonic()
@@ -80,29 +86,35 @@ def evaluate(
     if not models:
         raise InputError("no model to evaluate; give at least one --model or --seed")
     check_comparable({path: model.manifest["identity"] for path, model in models.items()})
-    images = open_test_set(config.evaluate.test_set, classes, config.data_dir)
-    identity = {
-        "report_version": REPORT_VERSION,
-        "test_set": images.fingerprint,
-        "models": sorted(models),
-        "num_calibration_bins": config.evaluate.num_calibration_bins,
-    }
+    settings, input_size = config.evaluate, next(iter(models.values())).train.input_size
+    check_sizes(settings, input_size)
+    check_corruptions(settings.corruptions, input_size)
+    sets, missing = open_test_sets(settings, classes, config.data_dir)
+    for line in (*missing.values(), *_left_out(sets)):
+        say(f"evaluate: left out: {line}")
+    main = main_set(sets)
+    identity = _identity(settings, sets, sorted(models))
     report_id = content_hash(identity)[:ID_LENGTH]
     directory = f"reports/{report_id}"
     if store.exists(f"{directory}/{MANIFEST}"):
         done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return done
-    params = {**config.evaluate.model_dump(mode="json"), "models": ", ".join(sorted(models))}
+        return {**done, "missing_test_sets": missing}
+    params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
     with tracked_run(config, store, "evaluate", report_id, params, parents) as run:
-        scored = [_scored(path, model, images, config, len(classes), say) for path, model in models.items()]
+        scored = [_scored(path, model, sets, config, len(classes), say) for path, model in models.items()]
+        corrupted = _corrupted(models, sets[main], config, say)
+        images = sets[main].images
         metrics = {
             "test_set": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
             "classes": [{"wnid": wnid, "name": name} for wnid, name in zip(classes.wnids, classes.names, strict=True)],
-            "num_calibration_bins": config.evaluate.num_calibration_bins,
+            "num_calibration_bins": settings.num_calibration_bins,
             **verdict(scored, len(classes)),
+            "main": main,
+            "test_sets": {name: _about(one, scored, name) for name, one in sets.items()},
+            "corruptions": corrupted and robustness(corrupted, settings.corruptions),
         }
-        plots = confusion_plots(scored, classes.names)
+        plots = report_plots(scored, classes.names, metrics)
         seconds = time.monotonic() - started
         tracking = None if run.uri is None or run.run_id is None else (run.run_id, ui_command(run.uri))
         page = render_report(
@@ -123,6 +135,7 @@ def evaluate(
             **top1,
             "gap": metrics["gap"] and metrics["gap"]["top1"],
             "test_images": len(images),
+            "missing_test_sets": missing,
             "seconds": time.monotonic() - started,
             "mlflow_run_id": run.run_id,
             "config": config.model_dump(mode="json"),
@@ -132,22 +145,71 @@ def evaluate(
     return manifest
 
 
+def _identity(settings: EvaluateConfig, sets: Mapping[str, OpenSet], models: Sequence[str]) -> dict[str, Any]:
+    """What a report IS. What is not asked for is not in it, so older reports of one set are still found."""
+    main = main_set(sets)
+    identity: dict[str, Any] = {
+        "report_version": REPORT_VERSION,
+        "test_set": sets[main].images.fingerprint,
+        "models": models,
+        "num_calibration_bins": settings.num_calibration_bins,
+    }
+    others = {name: one.images.fingerprint for name, one in sets.items() if name != main}
+    corruptions = settings.corruptions.model_dump(mode="json", exclude={"num_processes"})
+    more = {
+        "main": main if main in known_sets() else None,  # it decides which classes are masked
+        "test_sets": others,
+        "resize": settings.resize,
+        "corruptions": corruptions if settings.corruptions.names else None,
+    }
+    return {**identity, **{key: value for key, value in more.items() if value}}
+
+
+def _left_out(sets: Mapping[str, OpenSet]) -> list[str]:
+    return [f"{one.images.left_out}, of {name}" for name, one in sets.items() if one.images.left_out]
+
+
+def _about(one: OpenSet, scored: Sequence[ScoredModel], name: str) -> dict[str, Any]:
+    return {
+        "title": one.images.name if name == MAIN else one.spec.title,
+        "images": len(one.images),
+        "fingerprint": one.images.fingerprint,
+        "classes": len(one.overlap),
+        "left_out": one.images.left_out,
+        **set_verdict([(model.group, model.model_id, model.sets[name]) for model in scored]),
+    }
+
+
+def _corrupted(
+    models: Mapping[str, TrainedClassifier], one: OpenSet, config: RunConfig, say: Say
+) -> list[tuple[str, str, CorruptionCounts]] | None:
+    settings = config.evaluate
+    if not settings.corruptions.names:
+        return None
+    networks = {path: model.model.to(settings.device).eval() for path, model in models.items()}
+    size = next(iter(models.values())).train.input_size
+    with torch.inference_mode(), threads(settings.torch_threads):
+        counts = count_corrupted(networks, one.images, settings, size, say)
+    return [(model.train.data, _name(path), counts[path]) for path, model in models.items()]
+
+
 def _scored(
-    path: str, model: TrainedClassifier, images: LabelledImages, config: RunConfig, num_classes: int, say: Say
+    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, num_classes: int, say: Say
 ) -> ScoredModel:
     start = time.monotonic()
-    scores = score(model, images, config.evaluate)
-    rate = len(images) / (time.monotonic() - start)
+    scores = score_sets(model, sets, config.evaluate)
+    count = sum(len(one.images) for one in sets.values())
     say(
-        f"evaluate: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores.top1:.4f} on {len(images)} "
-        f"images, {rate:.0f} images/s"
+        f"evaluate: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores.main.top1:.4f} on "
+        f"{scores.main.count} images, {count / (time.monotonic() - start):.0f} images/s"
     )
     return ScoredModel(
         model_id=_name(path),
         group=model.train.data,
         seed=model.train.seed,
         training_images=model.manifest["identity"]["images_per_class"] * num_classes,
-        scores=scores,
+        scores=scores.main,
+        sets=scores.sets,
     )
 
 
@@ -159,11 +221,16 @@ def _track(
         for name, value in flatten({**metrics["groups"], "gap": metrics["gap"] or {}}).items()
         if isinstance(value, float)
     }
+    for name, one in metrics["test_sets"].items():
+        for group, found in one["groups"].items():
+            numbers |= {f"{name}/{metric}.{group}": spread["mean"] for metric, spread in found.items()}
+    for group, found in (metrics["corruptions"] or {"groups": {}})["groups"].items():
+        numbers |= {f"corruptions/{name}.{group}": value["mean"] for name, value in found.items() if name != "table"}
     run.log_metrics(numbers, step=0)
     run.log_artifact("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
     run.log_artifact("report.html", page)
-    for group, plot in plots.items():
-        run.log_artifact(f"confusion_{group}.png", plot)
+    for name, plot in plots.items():
+        run.log_artifact(f"{name}.png", plot)
 
 
 def _name(path: str) -> str:

@@ -27,6 +27,8 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 START_TIMEOUT_S = 60
+MAX_SHOT_HEIGHT = 12_000
+"""Pixels; Chromium refuses screenshots of more than 16,384."""
 
 
 class Browser:
@@ -50,7 +52,8 @@ class Browser:
             expression: JavaScript whose value is wanted; it runs from outside, so the page's policy does not stop it.
 
         Returns:
-            value, requests (URLs), dialogs (texts), screenshot (PNG bytes of the whole page).
+            value, requests (URLs), dialogs (texts), screenshot (PNG bytes of the page, its first
+            `MAX_SHOT_HEIGHT` pixels).
         """
         return asyncio.run(self._visit(path, width, height, scheme, expression))
 
@@ -72,7 +75,10 @@ class Browser:
                 result = await page.call(
                     "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
                 )
-                shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True)
+                tall = await page.call("Runtime.evaluate", expression="document.documentElement.scrollHeight")
+                clip = {"x": 0, "y": 0, "width": width, "scale": 1}
+                clip["height"] = min(max(tall["result"]["value"], height), MAX_SHOT_HEIGHT)
+                shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
             async with session.get(f"{address}/json/close/{target['id']}"):
                 pass
         assert "exceptionDetails" not in result, result

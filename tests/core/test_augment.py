@@ -7,7 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.core.augment import IMAGENET_MEAN, IMAGENET_STD, TrainAugmentation, eval_transform, resize_and_crop
+from pipeline.core.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TrainAugmentation,
+    eval_crop,
+    eval_transform,
+    resize_and_crop,
+)
 from pipeline.core.config import TrainConfig
 
 SETTINGS = TrainConfig(input_size=32, min_crop_scale=0.3, seed=4)
@@ -80,15 +87,22 @@ def test_scoring_an_image_of_input_size_only_normalises() -> None:
     torch.testing.assert_close(in_0_1(eval_transform(images, 32)), expected)
 
 
-@pytest.mark.parametrize(("height", "width"), [(48, 64), (64, 48), (20, 20)])
-def test_resize_is_pils_bicubic_and_the_crop_is_central(height: int, width: int) -> None:
-    gradient = np.linspace(0, 255, height * width).reshape(height, width)
-    image = Image.fromarray(np.repeat(gradient[..., None], 3, axis=2).astype(np.uint8))
-    shorter = min(height, width)
-    size = (round(width * 32 / shorter), round(height * 32 / shorter))
-    left, top = (size[0] - 32) // 2, (size[1] - 32) // 2
-    expected = image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + 32, top + 32))
-    tensor = torch.from_numpy(np.asarray(image).copy())[None].permute(0, 3, 1, 2).float() / 255
-    ours = resize_and_crop(tensor, 32)[0].permute(1, 2, 0) * 255
-    assert ours.shape == (32, 32, 3)
-    assert np.abs(ours.numpy() - np.asarray(expected, np.float32)).max() <= 1.5
+@pytest.mark.parametrize("resize", [None, 37])
+@pytest.mark.parametrize(("height", "width"), [(48, 65), (65, 48), (20, 20), (101, 67), (33, 36)])
+def test_it_is_torchvisions_resize_and_centre_crop(height: int, width: int, resize: int | None) -> None:
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import v2 as transforms
+
+    ramp = np.linspace(0, 255, height * width).reshape(height, width)
+    picture = np.stack([ramp, ramp[::-1], np.tile(np.linspace(255, 0, width), (height, 1))], axis=2).astype(np.uint8)
+    size = resize or 32
+    reference = transforms.Compose(
+        [transforms.Resize(size, InterpolationMode.BICUBIC), transforms.CenterCrop(32)]  # of a PIL image
+    )
+    expected = np.asarray(reference(Image.fromarray(picture)), np.float32)
+    ours = resize_and_crop(torch.from_numpy(picture)[None].permute(0, 3, 1, 2).float() / 255, 32, resize)
+    assert ours.shape == (1, 3, 32, 32)
+    assert np.abs(255 * ours[0].permute(1, 2, 0).numpy() - expected).max() <= 1.5
+    crop = eval_crop(torch.from_numpy(picture)[None], 32, resize)
+    assert crop.dtype == torch.uint8 and crop.shape == (1, 32, 32, 3)
+    assert np.abs(crop[0].numpy().astype(np.float32) - expected).max() <= 2

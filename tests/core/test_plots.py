@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.plots import MAX_NAME_LENGTH, confusion_png, curves_png, plain_label
+from pipeline.core.plots import COLOURS, MAX_NAME_LENGTH, confusion_png, curves_png, plain_label, spider_png
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -39,3 +39,24 @@ def test_curves_of_both_twins():
 def test_long_names_are_cut():
     assert plain_label("short") == "short"
     assert len(plain_label("x" * 100)) == MAX_NAME_LENGTH
+
+
+def coloured(data: bytes, group: str) -> int:
+    """Pixels of a twin's line."""
+    from matplotlib.colors import to_rgb
+
+    image = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")).astype(int)
+    near = np.abs(image[..., :3] - 255 * np.array(to_rgb(COLOURS[group]))).max(axis=2) < 12
+    return int((near & (image[..., 3] > 200)).sum())
+
+
+def test_each_twin_has_its_polygon_and_a_better_one_a_longer_one() -> None:
+    axes = ["val", "V2", "Sketch", "R", "A"]
+    plot = spider_png(axes, {"synthetic": [0.2] * 5, "real": [0.8] * 5})
+    assert 300 < coloured(plot, "synthetic") < coloured(plot, "real")
+    assert coloured(spider_png(axes, {"real": [0.5] * 5}), "synthetic") == 0
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1}$", "a\nb" * 40, "<b>", ""])
+def test_any_name_is_drawn(name: str) -> None:
+    assert spider_png([name, "b", "c"], {"real": [0.0, 0.0, 0.0]}).startswith(b"\x89PNG")

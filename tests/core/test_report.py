@@ -26,12 +26,12 @@ def report(text: str = "text", twin: bool = True, **changes) -> Report:
     groups = {"synthetic": group(0.7123)} | ({"real": group(0.781)} if twin else {})
     metrics = {
         "test_set": {"name": text, "images": 10_000}, "groups": groups, "top_k": 2, "num_calibration_bins": 15,
-        "gap": {"top1": 0.0687, "top1_interval": [0.06, 0.0774], "top5": 0.0} if twin else None,
+        "gap": {"top1": 0.0687, "top1_interval": [0.06, 0.0774], "top5": 0.0} if twin else None, "corruptions": None,
     }  # fmt: skip
     row = ClassRow(text, text, [Picture(PIXEL, text, [text, "seed 7"])], [Picture(PIXEL, text, [text], True)])
     values = {
         "created": "2026-01-02 03:04 UTC", "metrics": metrics, "class_names": [text, "other"], "rows": [row],
-        "confusions": [(name, PIXEL) for name in groups], "curves": PIXEL,
+        "confusions": [(name, PIXEL) for name in groups], "curves": PIXEL, "shift": [], "spider": None,
         "stages": [Stage("generate", text, 61.0, 20.5)],
         "identities": {text: text}, "settings": {text: text}, "versions": {text: text}, "tracking": (text, text),
     }  # fmt: skip

@@ -127,6 +127,10 @@ CASES = {
     # what must be there
     "train before generate": Case("train", "--preset fashion @tiny", 2, ("jobs.generate",)),
     "evaluate before train": Case("evaluate", "--preset fashion @tiny", 2, ("jobs.train",)),
+    "gallery before generate": Case("gallery", "--preset fashion @tiny", 2, ("jobs.generate",)),
+    "gallery of too many": Case(
+        "gallery", "--preset fashion @tiny --num-images-per-class 5001", 2, ("--num-images-per-class 5001", "1 to 5000")
+    ),
     "no such model": Case(
         "evaluate", "--preset fashion --model 0123456789abcdef", 2, ("0123456789abcdef", "jobs.train")
     ),
@@ -145,6 +149,24 @@ CASES = {
         2,
         ("@tmp/real", FIRST_WNID),
         lambda tmp: real_folder(tmp, FIRST_WNID),
+    ),
+    "no test set anywhere": Case(
+        "evaluate",
+        "--preset fashion --model @model --set evaluate.test_set=imagenet_r --set evaluate.test_sets.mine=@tmp/real",
+        2,
+        ("evaluate.test_sets.imagenet_r=FOLDER", "https://github.com/hendrycks/imagenet-r", "@tmp/real"),
+    ),
+    "unknown corruption": Case(
+        "evaluate", "--preset fashion --set evaluate.corruptions.names=rain", 2, ("'rain'", "standard", "fog")
+    ),
+    "corruption severity": Case(
+        "evaluate", "--preset fashion --set evaluate.corruptions.severities=[6]", 2, ("1 to 5", "[6]")
+    ),
+    "resize below the crop": Case(
+        "evaluate", "--preset fashion --model @model --set evaluate.resize=24", 2, ("evaluate.resize 24", "32")
+    ),
+    "test set named like a path": Case(
+        "evaluate", "--preset fashion --set evaluate.test_sets={../x:y}", 2, ("evaluate.test_sets",)
     ),
     "unreadable test image": Case(
         "evaluate",

@@ -49,8 +49,16 @@ def test_it_prints_the_verdict_of_named_models_and_json_last(cli, save_model, tm
     store = Store.open(tmp_root)
     names = [save_model(store, data, seed).removeprefix("models/") for data, seed in (("synthetic", 0), ("real", 1))]
     chosen = [word for name in names for word in ("--model", name)]
-    result = cli("jobs.evaluate", *options(tmp_root, real_folder), *chosen, "--json").check_ok()
-    *_, header, synthetic, real, gap, report, _ = result.stdout.splitlines()
+    more = (f"test_sets.mine={real_folder}", "test_sets.imagenet_a=nowhere", "corruptions.names=pixelate")
+    sets = [word for text in more for word in ("--set", f"evaluate.{text}")]
+    result = cli("jobs.evaluate", *options(tmp_root, real_folder), *sets, *chosen, "--json").check_ok()
+    missing, *_, header, synthetic, real, gap = result.stdout.splitlines()[:-10]
+    *shift, corrupted, of_synthetic, of_real, report, _ = result.stdout.splitlines()[-10:]
+    assert missing.startswith("evaluate: left out: test set 'nowhere'") and "natural-adv-examples" in missing
+    assert [line.split()[-3:] for line in shift[:1]] == [["synthetic", "real", "gap"]] and len(shift) == 5
+    assert corrupted.split() == ["corrupted,", "10", "images", "clean", "corrupted", "relative", "digital"]
+    assert of_synthetic.split()[0] == "synthetic" and len(of_real.split()) == 5
+    assert list(result.json["missing_test_sets"]) == ["imagenet_a"]
     assert header.split() == ["trained", "on", "images", "seeds", "top-1", "top-5", "ECE"]
     assert synthetic.split()[:3] == ["synthetic", "30", "1"] and real.split()[:3] == ["real", "30", "1"]
     assert gap.startswith("gap to real: ") and "10 real test images" in gap

@@ -13,8 +13,9 @@ from pipeline.core.artifact import Store
 from pipeline.core.augment import eval_transform
 from pipeline.core.classes import load_class_table
 from pipeline.core.classifier import build_classifier
-from pipeline.core.config import EvaluateConfig, RunConfig, TrackingConfig, TrainConfig
+from pipeline.core.config import RunConfig, TrackingConfig, TrainConfig
 from pipeline.core.errors import InputError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.identity import image_id
 from pipeline.core.schema import IMAGE_SCHEMA
 from pipeline.stages.evaluate import evaluate
@@ -23,6 +24,7 @@ CLASSES = load_class_table("fashion_mnist")
 RECIPE_HASH = "ab" * 32
 IMAGES_DIR = f"images/{RECIPE_HASH[:16]}"
 PER_CLASS = 3
+SANDAL = "n04133789"
 
 
 def png(value: int, size: int = 32) -> bytes:
@@ -78,7 +80,8 @@ def models(store: Store, save_model) -> dict[str, list[str]]:
 
 
 def config(test_folder: Path, enabled: bool = False, **evaluate_settings) -> RunConfig:
-    settings = EvaluateConfig(test_set=str(test_folder), batch_size=8, torch_threads=1, **evaluate_settings)
+    given = {"test_set": str(test_folder), "batch_size": 8, "torch_threads": 1, **evaluate_settings}
+    settings = EvaluateConfig.model_validate(given)
     return RunConfig(evaluate=settings, tracking=TrackingConfig(enabled=enabled))
 
 
@@ -139,6 +142,67 @@ def test_other_bins_are_another_report(store: Store, models, manifest, test_fold
     other = evaluate(config(test_folder, num_calibration_bins=5), store, {"real": models["real"]})
     assert other["report_id"] != manifest["report_id"]
     assert other["synthetic_top1"] is None and other["gap"] is None and other["mlflow_run_id"] is None
+
+
+@pytest.fixture(scope="module")
+def wide(store: Store, models, test_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """(manifest, lines said) of more test sets and of corruptions. ImageNet-A shares one class with the run: sandal."""
+    adversarial = tmp_path_factory.mktemp("a")
+    for wnid in (SANDAL, "n01440764"):
+        (adversarial / wnid).mkdir()
+        (adversarial / wnid / "0.png").write_bytes(png(5, 40))
+    sets = {"mine": str(test_folder), "imagenet_a": str(adversarial), "imagenet_r": str(adversarial / "none")}
+    corruptions = {"names": ["gaussian_noise", "fog", "saturate"], "severities": [1, 5], "num_images_per_class": 1}
+    said: list[str] = []
+    settings = config(test_folder, enabled=True, test_sets=sets, corruptions=corruptions)
+    return evaluate(settings, store, models, said.append), said
+
+
+def test_every_set_that_is_there_is_scored_and_the_others_are_named(store: Store, wide, manifest):
+    made, said = wide
+    sets = store.read_json(made["metrics"])["test_sets"]
+    assert set(sets) == {"test_set", "mine", "imagenet_a"} and list(made["missing_test_sets"]) == ["imagenet_r"]
+    assert any("imagenet_r" in line and "github.com/hendrycks/imagenet-r" in line for line in said)
+    assert any("1 images of 1 classes that the model does not have, of imagenet_a" in line for line in said)
+    assert sets["mine"]["groups"] == sets["test_set"]["groups"] and sets["mine"]["headline"] == "top1"
+    assert (
+        sets["test_set"]["groups"]["synthetic"]["top1"]["mean"] == manifest["synthetic_top1"] == made["synthetic_top1"]
+    )
+    sandals = sets["imagenet_a"]
+    assert (sandals["classes"], sandals["images"], sandals["headline"]) == (1, 1, "top1_masked")
+    assert sandals["groups"]["real"]["top1_masked"]["mean"] == 1.0  # there is only one class to choose
+    assert made["report_id"] != manifest["report_id"]
+
+
+def test_corruptions_are_scored_beside_the_clean_images(store: Store, wide):
+    found = store.read_json(wide[0]["metrics"])["corruptions"]
+    assert found["images"] == 10 and set(found["groups"]) == {"synthetic", "real"}
+    real = found["groups"]["real"]
+    assert set(real["table"]) == {"gaussian_noise", "fog", "saturate"} and len(real["table"]["fog"]) == 2
+    expected = np.mean([real["table"][name] for name in ("gaussian_noise", "fog")])
+    assert real["corrupted"]["mean"] == pytest.approx(expected)
+
+
+def test_the_page_and_mlflow_tell_of_every_set(store: Store, wide):
+    made, _ = wide
+    page = store.read_bytes(made["report"]).decode()
+    assert 'id="shift"' in page and 'id="corruptions"' in page and "Spider plot" in page
+    client = mlflow.MlflowClient(f"sqlite:///{store.root}/mlflow.db")
+    metrics = client.get_run(made["mlflow_run_id"]).data.metrics
+    assert metrics["imagenet_a/top1_masked.real"] == 1.0 and "mine/top5.synthetic" in metrics
+    assert metrics["corruptions/relative.synthetic"] >= 0 and "corruptions/weather.real" in metrics
+    assert "spider.png" in {item.path for item in client.list_artifacts(made["mlflow_run_id"])}
+
+
+def test_a_new_set_or_another_noise_is_another_report(store: Store, wide, models, test_folder: Path):
+    made, _ = wide
+    again = RunConfig.model_validate(made["config"])
+    said: list[str] = []
+    assert evaluate(again, store, models, said.append) == made
+    assert any("imagenet_r" in line for line in said) and not any("images/s" in line for line in said)
+    identity = made["identity"]
+    assert identity["corruptions"]["seed"] == 0 and "num_processes" not in identity["corruptions"]
+    assert set(identity["test_sets"]) == {"mine", "imagenet_a"} and "resize" not in identity
 
 
 def test_a_set_that_is_gone_leaves_the_gallery_without_it(save_model, tmp_path: Path, test_folder: Path):

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pipeline.core.classes import ClassTable, load_class_table
+from pipeline.core.datasets import as_rgb32, load_fashion_mnist
+from pipeline.core.errors import InputError
+from pipeline.core.parquet_images import ParquetRows, parquet_files
+from pipeline.core.real_images import open_images
+from pipeline.core.test_sets import SetSpec, known_sets
+
+FASHION = load_class_table("fashion_mnist")
+PIXELS = as_rgb32(load_fashion_mnist(None, "test")[0][:12])
+LABELS = load_fashion_mnist(None, "test")[1][:12].tolist()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def write(path: Path, columns: dict[str, list[Any]], names: list[str] | None = None) -> None:
+    table = pa.table(columns)
+    if names:
+        features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=2)
+
+
+def images(part: slice) -> list[dict[str, Any]]:
+    return [{"bytes": png(pixels), "path": None} for pixels in PIXELS[part]]
+
+
+def test_numbers_of_the_runs_own_classes_over_files_and_row_groups(tmp_path: Path) -> None:
+    for number, part in enumerate((slice(0, 5), slice(5, 12))):
+        write(tmp_path / "data" / f"test-0000{number}.parquet", {"image": images(part), "label": LABELS[part]})
+    wanted = sorted(set(LABELS))
+    classes = ClassTable([FASHION.rows[label] | {"class_index": i} for i, label in enumerate(range(10))], "")
+    seen = open_images(
+        SetSpec("own", "own", wnids=tuple(FASHION.wnids[label] for label in wanted)), str(tmp_path), classes
+    )
+    assert seen.labels.tolist() == LABELS
+    for position in (11, 0, 4, 5, 7, 6):  # any order
+        assert (seen.image(position) == PIXELS[position]).all()
+    batches = [labels.tolist() for _, labels in seen.batches(5, 32)]
+    assert [label for batch in batches for label in batch] == LABELS and [len(batch) for batch in batches] == [5, 5, 2]
+
+
+def test_classes_that_the_run_lacks_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "all.parquet"
+    write(path, {"image": images(slice(0, 12)), "wnid": [FASHION.wnids[label] for label in LABELS]})
+    two = [9, 2]
+    classes = ClassTable([FASHION.rows[label] | {"class_index": i} for i, label in enumerate(two)], "")
+    seen = open_images(SetSpec("own", "own"), str(path), classes)
+    kept = [row for row, label in enumerate(LABELS) if label in two]
+    assert seen.labels.tolist() == [two.index(LABELS[row]) for row in kept]
+    assert all((seen.image(i) == PIXELS[row]).all() for i, row in enumerate(kept))
+    others = len(set(LABELS) - set(two))
+    assert seen.left_out == f"{12 - len(kept)} images of {others} classes that the model does not have"
+
+
+def test_numbers_of_imagenet_are_not_those_of_the_run(tmp_path: Path) -> None:
+    """Hubs number ImageNet's classes 0 to 999; a run with 100 of them numbers its own."""
+    hundred, thousand = load_class_table("imagenet100"), load_class_table("imagenet1k").wnids
+    numbers = [thousand.index(wnid) for wnid in reversed(hundred.wnids)] + [0]
+    write(tmp_path / "a.parquet", {"image": images(slice(0, 1)) * 101, "label": numbers})
+    seen = open_images(known_sets()["imagenet_val"], str(tmp_path), hundred)
+    assert seen.labels.tolist() == list(reversed(range(100)))
+    assert seen.left_out.startswith("1 images of 1 classes")
+
+
+def test_names_in_the_file_win_over_its_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": images(slice(0, 2)), "label": [1, 0]}, FASHION.wnids[3:5])
+    assert ParquetRows([tmp_path / "a.parquet"]).wnids(FASHION.wnids) == [FASHION.wnids[4], FASHION.wnids[3]]
+    write(tmp_path / "b.parquet", {"image": images(slice(0, 2)), "label": [1, 0]}, ["cat", "dog"])
+    assert ParquetRows([tmp_path / "b.parquet"]).wnids(FASHION.wnids) == [FASHION.wnids[1], FASHION.wnids[0]]
+
+
+def test_all_rows_of_an_anomaly_set_are_kept_without_a_class(tmp_path: Path) -> None:
+    write(tmp_path / "o.parquet", {"image": images(slice(0, 3)), "label": [999, 0, 5]})
+    seen = open_images(known_sets()["imagenet_o"], str(tmp_path), load_class_table("imagenet100"))
+    assert seen.labels.tolist() == [-1, -1, -1] and (seen.image(2) == PIXELS[2]).all()
+
+
+def test_where_files_lie(tmp_path: Path) -> None:
+    assert parquet_files(tmp_path) == [] and parquet_files(tmp_path / "x.parquet") == []
+    write(tmp_path / "b.parquet", {"a": [1]})
+    write(tmp_path / "data" / "c.parquet", {"a": [1]})
+    assert parquet_files(tmp_path) == [tmp_path / "b.parquet"] == parquet_files(tmp_path / "b.parquet")
+    assert parquet_files(tmp_path / "data") == [tmp_path / "data" / "c.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"image": [b"x"], "class": [1]}, "columns image, class; it needs image and wnid or label"),
+        ({"image": [b"x"], "label": [10]}, "row 0: label 10 is no WNID and no number below 10"),
+        ({"image": [b"x"], "label": [-1]}, "label -1"),
+        ({"image": [b"x"], "wnid": ["../x"]}, r"wnid '\.\./x' is no WNID"),
+    ],
+)
+def test_wrong_columns_are_refused(tmp_path: Path, columns, words: str) -> None:
+    write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match=words):
+        ParquetRows([tmp_path / "a.parquet"]).wnids(FASHION.wnids)
+
+
+def test_no_parquet_and_no_image_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=r"a\.parquet' is no readable Parquet file"):
+        ParquetRows([tmp_path / "a.parquet"])
+    rows = [{"bytes": png(PIXELS[0]), "path": None}, {"bytes": b"no image", "path": None}, {"bytes": None, "path": "x"}]
+    write(tmp_path / "a.parquet", {"image": rows, "label": [0, 1, 2]})
+    opened = ParquetRows([tmp_path / "a.parquet"])
+    for row, words in ((1, "row 1 holds no readable image"), (2, "row 2 holds no image bytes")):
+        with pytest.raises(InputError, match=words):
+            opened.image(row)
