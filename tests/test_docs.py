@@ -28,6 +28,7 @@ RUN_BY = {
     "jobs.generate": "tests/jobs/test_generate.py",
     "jobs.train": "tests/jobs/test_train.py",
     "jobs.evaluate": "tests/jobs/test_evaluate.py",
+    "jobs.compare": "tests/jobs/test_compare.py",
     "jobs.demo": "tests/jobs/test_demo.py",
     "jobs.study": "tests/jobs/test_study.py",
     "jobs.bench": "tests/jobs/test_bench.py",
