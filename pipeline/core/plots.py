@@ -97,8 +97,10 @@ def spider_png(axes: Sequence[str], values: Mapping[str, Sequence[float]]) -> by
         values: twin (a key of `COLOURS`) -> its value on each axis.
     """
     assert len(axes) >= MIN_AXES and all(len(found) == len(axes) for found in values.values())
-    figure = _figure(6.6, 5.4)
-    polar = cast("PolarAxes", figure.add_subplot(projection="polar"))
+    figure = _figure(8.0, 5.0)
+    figure.set_layout_engine("none")
+    # In a fixed place: the automatic layout does not count the names around a circle and cuts them.
+    polar = cast("PolarAxes", figure.add_axes((0.25, 0.09, 0.5, 0.82), projection="polar"))
     angles = [2 * math.pi * position / len(axes) for position in range(len(axes))]
     for group, found in values.items():
         x, y = [*angles, angles[0]], [*found, found[0]]
@@ -107,17 +109,22 @@ def spider_png(axes: Sequence[str], values: Mapping[str, Sequence[float]]) -> by
     top = min(1.0, math.ceil(10 * max(max(found) for found in values.values()) + 1e-9) / 10)
     polar.set_theta_offset(math.pi / 2)
     polar.set_theta_direction(-1)
+    polar.set_rlabel_position(180 / len(axes))
     polar.set_ylim(0, top)
     step = 0.1 if top <= 0.5 else 0.2
     rings = [step * ring for ring in range(1, round(top / step) + 1)]
     polar.set_yticks(rings, [f"{100 * ring:.0f}" for ring in rings], color=TEXT_COLOUR, fontsize=8)
-    # A name is text, never a formula: `$` would be parsed and fail.
-    polar.set_xticks(angles, [plain_label(name) for name in axes], color=TEXT_COLOUR, fontsize=10, parse_math=False)
+    polar.set_xticks(angles, [""] * len(angles))
+    for name, angle in zip(axes, angles, strict=True):
+        side = math.sin(angle)  # the angle is clockwise from above: names stand beside the circle, not on it
+        ha = "center" if abs(side) < 0.1 else "left" if side > 0 else "right"
+        text = polar.text(angle, 1.07 * top, plain_label(name), ha=ha, va="center", color=TEXT_COLOUR, fontsize=10)
+        text.set_parse_math(False)  # a name is text, never a formula: `$` would be parsed and fail
     polar.set_facecolor("none")
     polar.grid(alpha=0.3)
     polar.spines["polar"].set_color(TEXT_COLOUR)
     polar.spines["polar"].set_alpha(0.4)
-    polar.legend(loc="upper left", bbox_to_anchor=(1.05, 1.05), frameon=False, labelcolor=TEXT_COLOUR)
+    figure.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOUR)
     return _png(figure)
 
 

@@ -13,8 +13,9 @@ from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.flatten import flatten
 from pipeline.core.gallery import ClassRow, Picture, chosen_examples, data_uri, scored_picture, thumbnail_uri
 from pipeline.core.metrics import Scores, ScoreSums
-from pipeline.core.plots import confusion_png, curves_png
+from pipeline.core.plots import confusion_png, curves_png, spider_png
 from pipeline.core.report import Report, Stage, render_report
+from pipeline.core.shift import ShiftRow
 from pipeline.core.verdict import ScoredModel, verdict
 from tests.browser.pages import HOSTILE, LOOK
 
@@ -62,8 +63,23 @@ def make_report(names: list[str], prompts: list[str]) -> Report:
         class_names=names,
         rows=rows,
         confusions=[(group, data_uri(confusion_png(confusion, names))) for group, confusion in confusions],
-        shift=[],
-        spider=None,
+        shift=[
+            ShiftRow(
+                "fashion_mnist", 10_000, 10, "top-1", True, {"synthetic": (0.78, 0.01), "real": (0.8, None)}, 0.02
+            ),
+            ShiftRow(
+                names[0],
+                900,
+                3,
+                "top-1 among the set's classes",
+                True,
+                {"synthetic": (0.3, 0.02), "real": (0.4, None)},
+                0.1,
+            ),
+        ],
+        spider=data_uri(
+            spider_png(["fashion_mnist", names[0], "noise"], {"synthetic": [0.8, 0.3, 0.5], "real": [0.8, 0.4, 0.7]})
+        ),
         curves=data_uri(curves_png(steps)),
         stages=[Stage("generate", "2,000 images", 88.0, 22.7), Stage("train", "20 epochs", 201.0, 199.4)],
         identities={"image set": "images/0123456789abcdef", "storage root": "/somewhere/runs"},

@@ -59,4 +59,6 @@ def test_each_twin_has_its_polygon_and_a_better_one_a_longer_one() -> None:
 
 @pytest.mark.parametrize("name", ["$\\frac{1}$", "a\nb" * 40, "<b>", ""])
 def test_any_name_is_drawn(name: str) -> None:
-    assert spider_png([name, "b", "c"], {"real": [0.0, 0.0, 0.0]}).startswith(b"\x89PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert spider_png([name, "b", "c"], {"real": [0.0, 0.0, 0.0]}).startswith(b"\x89PNG")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.gallery import ClassRow, Picture
 from pipeline.core.report import Report, Stage, duration, percent, points, render_report
+from pipeline.core.shift import ShiftRow
 
 PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
@@ -29,9 +30,11 @@ def report(text: str = "text", twin: bool = True, **changes) -> Report:
         "gap": {"top1": 0.0687, "top1_interval": [0.06, 0.0774], "top5": 0.0} if twin else None, "corruptions": None,
     }  # fmt: skip
     row = ClassRow(text, text, [Picture(PIXEL, text, [text, "seed 7"])], [Picture(PIXEL, text, [text], True)])
+    both = dict.fromkeys(groups, (0.7, 0.01))
+    shift = ShiftRow(text, 30_000, 19, text, True, both, 0.05 if twin else None)
     values = {
         "created": "2026-01-02 03:04 UTC", "metrics": metrics, "class_names": [text, "other"], "rows": [row],
-        "confusions": [(name, PIXEL) for name in groups], "curves": PIXEL, "shift": [], "spider": None,
+        "confusions": [(name, PIXEL) for name in groups], "curves": PIXEL, "shift": [shift], "spider": PIXEL,
         "stages": [Stage("generate", text, 61.0, 20.5)],
         "identities": {text: text}, "settings": {text: text}, "versions": {text: text}, "tracking": (text, text),
     }  # fmt: skip
@@ -101,6 +104,23 @@ def test_nothing_is_fetched_and_nothing_runs():
 
 def test_every_image_has_a_text_for_those_who_do_not_see_it():
     assert all(attributes.get("alt") for tag, attributes in Page(render_report(report())).tags if tag == "img")
+
+
+def test_the_table_of_test_sets_and_of_corruptions():
+    share = {"mean": 0.513, "std": 0.0123}
+    group = {"clean": share, "corrupted": share, "relative": share, "table": {"fog": [0.611, 0.222]}}
+    settings = {"names": ["fog"], "severities": [1, 5], "seed": 7}
+    robust = {"images": 1000, "settings": settings, "groups": {"synthetic": group, "real": group}}
+    page = Page(render_report(report(metrics={**report().metrics, "corruptions": robust})))
+    text = " ".join(" ".join(page.text).split())
+    assert "text 30,000 19 text 70.0% ± 1.0 70.0% ± 1.0 +5.0" in text
+    assert "real 51.3% ± 1.2 51.3% ± 1.2 51.3% ± 1.2" in text and "fog synthetic 61.1% 22.2%" in text
+    assert "on 1,000 images of text, each image with draws of its own (seed 7)" in text
+
+
+def test_one_whole_test_set_without_corruptions_has_neither():
+    html = render_report(report(shift=[], spider=None))
+    assert "Domain shift" not in html and "Corruptions" not in html
 
 
 def test_without_twin_curves_and_tracking():
