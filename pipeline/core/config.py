@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, model_validator
 
 from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
+from pipeline.core.frozen import Frozen
+from pipeline.core.transfer_config import AnalyzeConfig, AuditConfig, TransferConfig
 
 TemplateField = Annotated[
     Template, PlainValidator(parse_template, json_schema_input_type=Any), PlainSerializer(as_plain)
@@ -30,25 +22,6 @@ GuidanceField = Annotated[
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """A word that may become a file name."""
-
-
-class Frozen(BaseModel):
-    """Base of every config: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_default=True,
-        coerce_numbers_to_str=True,  # `--set recipe.seed_namespace=1` is a word that YAML reads as a number
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
 
 
 class ModelConfig(Frozen):
@@ -254,5 +227,11 @@ class RunConfig(Frozen):
     """The classifier."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The verdict."""
+    transfer: TransferConfig = TransferConfig()
+    """Linear probes on other data sets."""
+    analyze: AnalyzeConfig = AnalyzeConfig()
+    """Numbers and a picture of the features."""
+    audit: AuditConfig = AuditConfig()
+    """What is wrong with an image set, without labels."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""

@@ -23,7 +23,7 @@ def score(trained: TrainedClassifier, images: LabelledImages, settings: Evaluate
     """
     sums = ScoreSums(len(trained.wnids), settings.num_calibration_bins)
     model = trained.model.to(settings.device).eval()
-    with torch.inference_mode(), _threads(settings.torch_threads):
+    with torch.inference_mode(), threads(settings.torch_threads):
         for batch, labels in images.batches(settings.batch_size, trained.train.input_size):
             sums.add(model(batch.to(settings.device)), labels)
     return sums.result()
@@ -36,7 +36,8 @@ def check_device(settings: EvaluateConfig) -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Torch computes with `count` intra-op threads inside, and as before after."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
