@@ -153,6 +153,20 @@ CASES = {
         (f"@tmp/real/{FIRST_WNID}/0.png", "replace or remove"),
         real_folder,
     ),
+    # transfer
+    "unknown transfer set": Case(
+        "transfer", "--preset fashion --model @model --dataset digitz", 2, ("'digitz'", "did you mean 'digits'")
+    ),
+    "no transfer set is there": Case(
+        "transfer",
+        "--preset fashion --model @model --dataset pets --set transfer.data_dir=@tmp",
+        2,
+        ("pets: get it from https://", "@tmp", "give --download"),
+    ),
+    "transfer set without classes": Case("transfer", "--preset fashion --model @model --dataset @tmp", 2, ("@tmp",)),
+    "transfer before train": Case("transfer", "--preset fashion @tiny", 2, ("jobs.train",)),
+    "misspelt key of transfer": Case("transfer", "--preset fashion --set transfer.trials=3", 2, ("'num_trials'",)),
+    "no probe seeds": Case("transfer", "--preset fashion --set transfer.probe_seeds=[]", 2, ("transfer.probe_seeds",)),
     "tracking server down": Case(
         "evaluate",
         "--preset fashion --model @model --set tracking.enabled=true --set tracking.uri=http://127.0.0.1:9",
@@ -169,6 +183,9 @@ NEEDS_NO_GPU = {
     ),
     "train on a missing gpu": Case(
         "train", "--preset fashion @tiny --set train.data=real --set train.device=cuda", 2, ("train.device", "GPU")
+    ),
+    "transfer on a missing gpu": Case(
+        "transfer", "--preset fashion --model @model --set transfer.device=cuda", 2, ("transfer.device",)
     ),
     "evaluate on a missing gpu": Case(
         "evaluate", "--preset fashion --model @model --set evaluate.device=cuda", 2, ("evaluate.device",)
