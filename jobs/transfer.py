@@ -10,17 +10,13 @@ from typing import Any
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
+from pipeline.cli import JobContext, job_options, model_options, run_job
+from pipeline.core.text_table import aligned
 
 
 @click.command(help=__doc__)
 @job_options
-@click.option(
-    "--seed", "seeds", type=click.IntRange(min=0), multiple=True, metavar="N",
-    help="Training seed of a model; repeatable. Default: train.seed.",
-)  # fmt: skip
-@click.option("--twin", is_flag=True, help="Also the models trained on real images.")
-@click.option("--model", "model_ids", multiple=True, metavar="ID", help="A directory name under models/; repeatable.")
+@model_options
 @click.option("--baselines", "with_baselines", is_flag=True, help="Also random weights and raw pixels.")
 @click.option(
     "--dataset", "datasets", multiple=True, metavar="NAME|FOLDER",
@@ -61,11 +57,7 @@ def _table(metrics: Mapping[str, Any]) -> str:
         cells = [_percent(row["sets"][name]) for name in names]
         means = [f"{100 * row[key]:.1f}" for key in ("top1_mean", "top1_mean_of_groups")]
         rows.append([row["group"], str(len(row["encoders"])), *cells, *means, f"{row['log_odds_mean']:+.2f}"])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(widths[0]) if i == 0 else cell.rjust(widths[i]) for i, cell in enumerate(row))
-        for row in rows
-    ]
+    lines = aligned(rows)
     unfinished = sum(cell["unfinished"] for row in metrics["rows"] for cell in row["sets"].values())
     notes = [f"{unfinished} final solvers stopped before they converged"] if unfinished else []
     left_out = [f"left out: {', '.join(metrics['missing'])} (see above)"] if metrics["missing"] else []

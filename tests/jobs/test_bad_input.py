@@ -167,6 +167,13 @@ CASES = {
     "transfer before train": Case("transfer", "--preset fashion @tiny", 2, ("jobs.train",)),
     "misspelt key of transfer": Case("transfer", "--preset fashion --set transfer.trials=3", 2, ("'num_trials'",)),
     "no probe seeds": Case("transfer", "--preset fashion --set transfer.probe_seeds=[]", 2, ("transfer.probe_seeds",)),
+    # analysis
+    "analyze before train": Case("analyze", "--preset fashion @tiny --twin", 2, ("jobs.train",)),
+    "analyze no such model": Case("analyze", "--preset fashion --model ../x", 2, ("'../x'", "16 digits")),
+    "analyze without test images": Case(
+        "analyze", "--preset fashion --model @model --set evaluate.test_set=@tmp/real", 2, ("@tmp/real", "no folder")
+    ),
+    "no eps": Case("analyze", "--preset fashion --set analyze.coding_eps_squared=0", 2, ("coding_eps_squared",)),
     "tracking server down": Case(
         "evaluate",
         "--preset fashion --model @model --set tracking.enabled=true --set tracking.uri=http://127.0.0.1:9",
@@ -186,6 +193,9 @@ NEEDS_NO_GPU = {
     ),
     "transfer on a missing gpu": Case(
         "transfer", "--preset fashion --model @model --set transfer.device=cuda", 2, ("transfer.device",)
+    ),
+    "analyze on a missing gpu": Case(
+        "analyze", "--preset fashion --model @model --set evaluate.device=cuda", 2, ("evaluate.device",)
     ),
     "evaluate on a missing gpu": Case(
         "evaluate", "--preset fashion --model @model --set evaluate.device=cuda", 2, ("evaluate.device",)
