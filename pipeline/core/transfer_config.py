@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.core.frozen import Frozen
 
@@ -93,3 +93,9 @@ class AuditConfig(Frozen):
     """GPUs that Ray reserves for an actor."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where CLIP runs; there is no fallback."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AuditConfig:
+        if self.device == "cuda" and self.num_gpus_per_actor == 0:
+            raise ValueError("device is cuda but num_gpus_per_actor is 0; give e.g. num_gpus_per_actor: 1")
+        return self
