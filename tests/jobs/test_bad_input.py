@@ -174,6 +174,14 @@ CASES = {
         "analyze", "--preset fashion --model @model --set evaluate.test_set=@tmp/real", 2, ("@tmp/real", "no folder")
     ),
     "no eps": Case("analyze", "--preset fashion --set analyze.coding_eps_squared=0", 2, ("coding_eps_squared",)),
+    # audit
+    "audit before generate": Case("audit", "--preset fashion @tiny", 2, ("jobs.generate",)),
+    "prompt of clip without a place": Case(
+        "audit", "--preset fashion --set audit.clip_prompt=photo", 2, ("audit.clip_prompt",)
+    ),
+    "clip on a gpu that is not reserved": Case(
+        "audit", "--preset fashion --set audit.device=cuda", 2, ("audit", "num_gpus_per_actor")
+    ),
     "tracking server down": Case(
         "evaluate",
         "--preset fashion --model @model --set tracking.enabled=true --set tracking.uri=http://127.0.0.1:9",
