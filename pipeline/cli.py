@@ -128,6 +128,26 @@ job_options = job_options_with()
 """The shared options of a job that must be told its preset."""
 
 
+def model_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose finished models: `seeds`, `twin` and `model_ids` of the command."""
+    for option in (
+        click.option(
+            "--model", "model_ids", multiple=True, metavar="ID", help="Directory name under models/; repeatable."
+        ),
+        click.option("--twin", is_flag=True, help="Also the models trained on real images."),
+        click.option(
+            "--seed",
+            "seeds",
+            type=click.IntRange(min=0),
+            multiple=True,
+            metavar="N",
+            help="Training seed of a model; repeatable. Default: train.seed.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def run_job(command: click.Command) -> NoReturn:
     """Run a job's click command as a program and exit: 0 done, 2 the input is wrong, 1 it failed while working."""
     try:

@@ -12,6 +12,7 @@ from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, 
 from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.frozen import Frozen
+from pipeline.core.transfer_config import AnalyzeConfig, AuditConfig, TransferConfig
 
 TemplateField = Annotated[
     Template, PlainValidator(parse_template, json_schema_input_type=Any), PlainSerializer(as_plain)
@@ -213,5 +214,11 @@ class RunConfig(Frozen):
     """The classifier."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The verdict."""
+    transfer: TransferConfig = TransferConfig()
+    """Linear probes on other data sets."""
+    analyze: AnalyzeConfig = AnalyzeConfig()
+    """Numbers and a picture of the features."""
+    audit: AuditConfig = AuditConfig()
+    """What is wrong with an image set, without labels."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""

@@ -22,6 +22,8 @@ TEXT_COLOUR = "#7d8590"
 MAX_NAMED_CLASSES = 40
 """Beyond it, a confusion matrix has neither names nor numbers."""
 MAX_NAME_LENGTH = 24
+MAX_LEGEND = 20
+"""Classes that a map names; more have no colour of their own."""
 DPI = 130
 MIN_AXES = 3
 """Of a spider plot; fewer make no area."""
@@ -125,6 +127,45 @@ def spider_png(axes: Sequence[str], values: Mapping[str, Sequence[float]]) -> by
     polar.spines["polar"].set_color(TEXT_COLOUR)
     polar.spines["polar"].set_alpha(0.4)
     figure.legend(loc="upper right", frameon=False, labelcolor=TEXT_COLOUR)
+    return _png(figure)
+
+
+def scatter_png(
+    panels: Sequence[tuple[str, NDArray[np.float32]]], labels: NDArray[np.int64], names: Sequence[str]
+) -> bytes:
+    """Maps of the same images by several encoders, side by side, coloured by class.
+
+    Args:
+        panels: (title, places float32 [n, 2]) of each map.
+        labels: int64 [n].
+        names: of the classes, any text; up to `MAX_LEGEND` get a legend.
+    """
+    from matplotlib import colormaps
+
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    figure = _figure(4.4 * columns, 4.4 * lines + 0.9)
+    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    palette = colormaps["tab20"]
+    order = [*range(0, 20, 2), *range(1, 20, 2)]  # tab20 pairs a dark with a light one: ten dark ones first
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for axes, (title, places) in zip(grid, panels, strict=False):
+        for label in np.unique(labels):
+            own = places[labels == label]
+            colour = palette(order[label % 20])
+            axes.scatter(own[:, 0], own[:, 1], s=5, color=colour, linewidths=0, label=plain_label(names[label]))
+        axes.set_title(title, color=TEXT_COLOUR, fontsize=10, parse_math=False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        _style(axes)
+    if len(names) <= MAX_LEGEND:
+        marks, texts = grid[0].get_legend_handles_labels()
+        legend = figure.legend(
+            marks, texts, loc="outside lower center", ncols=5, frameon=False, markerscale=3, labelcolor=TEXT_COLOUR
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return _png(figure)
 
 

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.core.plots import COLOURS, MAX_NAME_LENGTH, confusion_png, curves_png, plain_label, spider_png
+from pipeline.core.plots import (
+    COLOURS,
+    MAX_NAME_LENGTH,
+    confusion_png,
+    curves_png,
+    plain_label,
+    scatter_png,
+    spider_png,
+)
 
 
 def size(data: bytes) -> tuple[int, int]:
@@ -62,3 +70,14 @@ def test_any_name_is_drawn(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert spider_png([name, "b", "c"], {"real": [0.0, 0.0, 0.0]}).startswith(b"\x89PNG")
+
+
+def test_maps_show_every_panel_and_take_names_as_text() -> None:
+    places = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    labels = np.repeat(np.arange(20), 2)
+    names = ["$\\frac{1}{2}$", "<b>", *(f"class {n}" for n in range(18))]
+    heights = {}
+    for count in (1, 3, 4):
+        heights[count] = size(scatter_png([(f"$x_{n}", places) for n in range(count)], labels, names))[1]
+    assert heights[1] == heights[3] < heights[4]  # three in a line
+    assert scatter_png([("a", places)], labels, names) != scatter_png([("a", places)], labels[::-1].copy(), names)

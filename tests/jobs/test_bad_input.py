@@ -175,6 +175,35 @@ CASES = {
         (f"@tmp/real/{FIRST_WNID}/0.png", "replace or remove"),
         real_folder,
     ),
+    # transfer
+    "unknown transfer set": Case(
+        "transfer", "--preset fashion --model @model --dataset digitz", 2, ("'digitz'", "did you mean 'digits'")
+    ),
+    "no transfer set is there": Case(
+        "transfer",
+        "--preset fashion --model @model --dataset pets --set transfer.data_dir=@tmp",
+        2,
+        ("pets: get it from https://", "@tmp", "give --download"),
+    ),
+    "transfer set without classes": Case("transfer", "--preset fashion --model @model --dataset @tmp", 2, ("@tmp",)),
+    "transfer before train": Case("transfer", "--preset fashion @tiny", 2, ("jobs.train",)),
+    "misspelt key of transfer": Case("transfer", "--preset fashion --set transfer.trials=3", 2, ("'num_trials'",)),
+    "no probe seeds": Case("transfer", "--preset fashion --set transfer.probe_seeds=[]", 2, ("transfer.probe_seeds",)),
+    # analysis
+    "analyze before train": Case("analyze", "--preset fashion @tiny --twin", 2, ("jobs.train",)),
+    "analyze no such model": Case("analyze", "--preset fashion --model ../x", 2, ("'../x'", "16 digits")),
+    "analyze without test images": Case(
+        "analyze", "--preset fashion --model @model --set evaluate.test_set=@tmp/real", 2, ("@tmp/real", "no folder")
+    ),
+    "no eps": Case("analyze", "--preset fashion --set analyze.coding_eps_squared=0", 2, ("coding_eps_squared",)),
+    # audit
+    "audit before generate": Case("audit", "--preset fashion @tiny", 2, ("jobs.generate",)),
+    "prompt of clip without a place": Case(
+        "audit", "--preset fashion --set audit.clip_prompt=photo", 2, ("audit.clip_prompt",)
+    ),
+    "clip on a gpu that is not reserved": Case(
+        "audit", "--preset fashion --set audit.device=cuda", 2, ("audit", "num_gpus_per_actor")
+    ),
     "tracking server down": Case(
         "evaluate",
         "--preset fashion --model @model --set tracking.enabled=true --set tracking.uri=http://127.0.0.1:9",
@@ -191,6 +220,12 @@ NEEDS_NO_GPU = {
     ),
     "train on a missing gpu": Case(
         "train", "--preset fashion @tiny --set train.data=real --set train.device=cuda", 2, ("train.device", "GPU")
+    ),
+    "transfer on a missing gpu": Case(
+        "transfer", "--preset fashion --model @model --set transfer.device=cuda", 2, ("transfer.device",)
+    ),
+    "analyze on a missing gpu": Case(
+        "analyze", "--preset fashion --model @model --set evaluate.device=cuda", 2, ("evaluate.device",)
     ),
     "evaluate on a missing gpu": Case(
         "evaluate", "--preset fashion --model @model --set evaluate.device=cuda", 2, ("evaluate.device",)

@@ -1,0 +1,89 @@
+"""What an audit reads of an image set: the small columns of all rows, and whole rows of a few images."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.core.artifact import Store
+from pipeline.core.audit import SetColumns
+from pipeline.core.identity import INDEX_BITS, image_id, image_row
+from pipeline.core.image_set import damaged_shard, read_columns, shard_path
+from pipeline.core.recipe import Recipe
+from pipeline.core.schema import IMAGE_SCHEMA, OK
+
+COLUMNS = ["image_id", "class_index", "status", "phash"]
+"""About 30 bytes a row; the image bytes stay where they are."""
+_READERS = 16  # shards read at the same time: object stores answer in tens of milliseconds each
+
+
+def read_set_columns(store: Store, shards: Sequence[str], images_per_class: int) -> SetColumns:
+    """The small columns of a prefix, 26 bytes a row in memory. Raises `WorkError` when a shard is damaged.
+
+    Args:
+        store: the storage root.
+        shards: paths under it that hold the prefix.
+        images_per_class: rows beyond it (the surplus of the last shard) are left out.
+    """
+
+    def read(path: str) -> SetColumns:
+        table = read_columns(store, path, COLUMNS)
+        identifiers = table["image_id"].to_numpy()
+        indices = identifiers & ((1 << INDEX_BITS) - 1)
+        rows = indices < images_per_class
+        words = np.array(table["phash"].to_pylist(), object)[rows]
+        return SetColumns(
+            labels=table["class_index"].to_numpy().astype(np.int64)[rows],
+            indices=indices[rows],
+            statuses=table["status"].to_numpy(zero_copy_only=False).astype("U6")[rows],
+            hashes=np.array([int(word or "0", 16) for word in words], np.uint64),
+            has_hash=np.array([word is not None for word in words], bool),
+        )
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        parts = list(pool.map(read, shards))
+    joined: dict[str, NDArray[Any]] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in SetColumns.__dataclass_fields__
+    }
+    return SetColumns(**joined)
+
+
+def first_pictures(store: Store, shard: str, images_per_class: int) -> Iterator[tuple[int, int, Image.Image]]:
+    """(class, index in it, RGB image) of a shard's good rows among the first images of each class.
+
+    Raises `WorkError` when the shard or an image of it is damaged.
+    """
+    table = read_columns(store, shard, ["image_id", "class_index", "status", "image"])
+    indices = table["image_id"].to_numpy() & ((1 << INDEX_BITS) - 1)
+    good = (table["status"].to_numpy(zero_copy_only=False) == OK) & (indices < images_per_class)
+    for row in table.filter(pa.array(good)).to_pylist():
+        try:
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+                picture = image.convert("RGB")
+        except (OSError, ValueError, TypeError) as error:
+            raise damaged_shard(store.uri(shard), f"image {row['image_id']}: {error}") from error
+        yield row["class_index"], row["image_id"] & ((1 << INDEX_BITS) - 1), picture
+
+
+def rows_of(
+    store: Store, recipe: Recipe, labels: Sequence[int], images_each: int, shard_size: int
+) -> dict[int, dict[str, Any]]:
+    """Image id -> whole row (columns of `schema.IMAGE_SCHEMA`) of the first images of some classes.
+
+    Each shard that holds one is read once. Raises `WorkError` when one is damaged.
+    """
+    wanted = {image_id(label, index) for label in labels for index in range(images_each)}
+    shards = sorted({image_row(identifier, recipe.permutation) // shard_size for identifier in wanted})
+    found = {}
+    for shard in shards:
+        table = read_columns(store, shard_path(recipe.images_dir, shard), IMAGE_SCHEMA.names)
+        chosen = np.isin(table["image_id"].to_numpy(), list(wanted))
+        found.update({row["image_id"]: row for row in table.filter(pa.array(chosen)).to_pylist()})
+    return found
