@@ -44,7 +44,8 @@ demo: setup  ## the whole chain on the embedded generator: runs/demo/report.html
 	$(BIN)/python -m jobs.demo
 
 test: data  ## the tests, CPU only, two files at a time
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@# A worker that crashes ends the run with its test's name; restarting it under loadfile would wait for ever.
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

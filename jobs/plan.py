@@ -27,7 +27,7 @@ def main(
     """Say what making the images of a preset takes and, when shards are there, what they took. Writes nothing."""
     from pipeline.core.image_set import published_shards, read_summaries
     from pipeline.core.recipe import resolve_recipe
-    from pipeline.core.run_plan import Market, load_clusters, plan_run, what_happened
+    from pipeline.core.run_plan import Market, cut_prompts, load_clusters, plan_run, what_happened
 
     recipe = resolve_recipe(job.config)
     table = load_clusters(clusters_file)
@@ -37,6 +37,7 @@ def main(
     summaries = read_summaries(job.store, recipe.images_dir, published)
     actual = what_happened(job.config, table, name, market, summaries) if summaries else None
     plan = plan_run(job.config, recipe, table, name, market, images_per_s, actual)
+    plan |= cut_prompts(recipe, plan["images"])
     job.finish("\n".join(lines(plan, actual)), {"plan": plan, "actual": actual})
 
 

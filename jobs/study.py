@@ -7,13 +7,17 @@ It takes hours and may be stopped at any time; the same command goes on. Results
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.cli import JobContext, job_options_with, run_job
-from pipeline.core.study_plan import load_study, plan_study
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
+from pipeline.core.recipe import Recipe
+from pipeline.core.study_plan import StudyPlan, load_study, plan_study
 
 
 @click.command(help=__doc__)
@@ -21,13 +25,25 @@ from pipeline.core.study_plan import load_study, plan_study
 @click.option(
     "--study", default="fashion", show_default=True, metavar="NAME|FILE", help="A study that ships, or a .yaml."
 )
-@click.option("--only", multiple=True, metavar="AXIS", help="Only this axis (and its twins); repeatable.")
+@click.option(
+    "--only", multiple=True, metavar="AXIS[=SETTING]", help="Only this axis, or one row of it, and twins; repeatable."
+)
 @click.option("--max-cells", type=click.IntRange(min=1), metavar="N", help="Stop after N cells.")
 @click.option(
     "--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as the CPUs allow."
 )
-def main(job: JobContext, study: str, only: tuple[str, ...], max_cells: int | None, slots: int | None) -> None:
+@click.option("--cluster", metavar="NAME", help="With --dry-run: what each row costs there, from the cluster file.")
+def main(
+    job: JobContext,
+    study: str,
+    only: tuple[str, ...],
+    max_cells: int | None,
+    slots: int | None,
+    cluster: str | None,
+) -> None:
     """Run what is missing of a study and print its table."""
+    if cluster and not job.dry_run:
+        raise InputError("--cluster only says what rows would cost; give it with --dry-run")
     settings = load_study(study)
     plan, chosen = plan_study(settings, job.config), plan_study(settings, job.config, only)
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
@@ -36,8 +52,9 @@ def main(job: JobContext, study: str, only: tuple[str, ...], max_cells: int | No
     found = Study(plan, chosen, job.store, Path(study).stem)
     outline = found.outline(max_cells)
     if job.dry_run:
-        lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in plan.cells]
-        job.finish("\n".join([_human(outline), *lines]), outline)
+        lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in chosen.cells]
+        costs, table = _costs(chosen, found.recipe_of, cluster) if cluster else (None, "")
+        job.finish("\n".join([_human(outline), *lines, table]), {**outline, "costs": costs})
         return
     click.echo(_human(outline))
     found.run(say=lambda line: click.echo(f"study: {line}"), max_cells=max_cells, slots=slots)
@@ -45,6 +62,19 @@ def main(job: JobContext, study: str, only: tuple[str, ...], max_cells: int | No
     folder = job.store.uri(found.directory)
     summary = {**found.outline(), "directory": folder, "results": list(found.results.values())}
     job.finish(f"\n{table}\ntable.md, table.csv and plot.png in {folder}", summary)
+
+
+def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: str) -> tuple[list[dict[str, Any]], str]:
+    from pipeline.core.run_plan import load_clusters, plan_run
+    from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
+
+    clusters = load_clusters()
+
+    def planned(config: RunConfig) -> dict[str, Any]:
+        return plan_run(config, recipe_of(config), clusters, cluster)
+
+    rows = study_costs(plan, planned)
+    return rows, costs_markdown(rows, total_costs(plan, planned))
 
 
 def _human(outline: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -158,6 +159,39 @@ def cli() -> Cli:
         return CommandResult(" ".join(command[1:]), done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command in this process, `run("generate", …)` or `run("tune.scaling", …)`: (exit code, stdout, stderr)."""
+    from pipeline.cli import run_job
+
+    def call(module: str, *words: str) -> tuple[int, str, str]:
+        name = module if "." in module else f"jobs.{module}"
+        monkeypatch.setattr("sys.argv", [name, *words])
+        with pytest.raises(SystemExit) as caught:
+            run_job(importlib.import_module(name).main)
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of noise for each Fashion-MNIST class, in folders by WNID."""
+    import numpy as np
+    from PIL import Image
+
+    from pipeline.core.classes import load_class_table
+
+    root = tmp_path_factory.mktemp("noise")
+    for label, wnid in enumerate(load_class_table("fashion_mnist").wnids):
+        (root / wnid).mkdir()
+        for number in range(3):
+            noise = np.random.default_rng([label, number]).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / wnid / f"{number}.png")
+    return root
 
 
 SaveModel = Callable[..., str]

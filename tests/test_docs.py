@@ -28,6 +28,7 @@ RUN_BY = {
     "jobs.generate": "tests/jobs/test_generate.py",
     "jobs.train": "tests/jobs/test_train.py",
     "jobs.evaluate": "tests/jobs/test_evaluate.py",
+    "jobs.compare": "tests/jobs/test_compare.py",
     "jobs.demo": "tests/jobs/test_demo.py",
     "jobs.study": "tests/jobs/test_study.py",
     "jobs.bench": "tests/jobs/test_bench.py",
@@ -37,6 +38,7 @@ RUN_BY = {
     "jobs.verify": "tests/jobs/test_verify.py",
     "jobs.regenerate": "tests/jobs/test_regenerate.py",
     "jobs.train_generator": "tests/jobs/test_train_generator.py",
+    "tune.scaling": "tests/tune/test_scaling.py",
 }
 
 # Line -> what covers it.

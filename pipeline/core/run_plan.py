@@ -160,7 +160,6 @@ def plan_run(
         "images": rows,
         "classes": len(recipe.classes),
         "shards": rows // config.generate.shard_size,
-        **_cut_prompts(recipe, rows),
         "stored_gb": stored / 1e9,
         "usd_storage_per_month": stored / 1e9 * table.usd_per_gb_month,
         "images_per_s_per_gpu": rate,
@@ -173,8 +172,11 @@ def plan_run(
     }
 
 
-def _cut_prompts(recipe: Recipe, rows: int) -> dict[str, Any]:
-    """How many prompts CLIP would cut, counted on the first rows; exact when those are all."""
+def cut_prompts(recipe: Recipe, rows: int) -> dict[str, int]:
+    """How many of a set's prompts CLIP would cut, counted on the first rows; exact when those are all.
+
+    Seconds of work, so it is no part of `plan_run`.
+    """
     counted = min(rows, max(MAX_COUNTED_ROWS, len(recipe.classes)))
     cut = sum(PromptRows(recipe).table(0, counted)["truncated"].to_pylist())
     return {"prompts_cut": round(cut / counted * rows), "prompts_counted": counted}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate, with_overrides
@@ -15,6 +16,15 @@ from pipeline.core.frozen import Frozen
 
 TWIN_AXIS = "real"
 """The axis of the cells that train on real images: one at every size of the others."""
+
+
+class PaperFigure(Frozen):
+    """What the paper reports for a setting."""
+
+    top1: float = Field(ge=0, le=1)
+    """Top-1 accuracy on the validation images, 0..1."""
+    certainty: Literal["certain", "second-hand", "inferred"]
+    """`certain` was read in the authors' material, `second-hand` in works that quote it, `inferred` from those."""
 
 
 class StudyConfig(Frozen):
@@ -26,6 +36,17 @@ class StudyConfig(Frozen):
     """Images per class -> KEY=VALUE words of a training on that many, e.g. epochs; other sizes keep the preset's."""
     axes: dict[str, dict[str, list[str]]] = Field(min_length=1)
     """Axis -> label -> KEY=VALUE words laid over the preset. The words win over the preset and over `lengths`."""
+    twins: bool = True
+    """Train a twin on as many real images for every size of the axes."""
+    paper: dict[str, dict[str, PaperFigure]] = Field({})
+    """Axis -> label -> what the paper says of this setting; shown beside what is measured, never used."""
+
+    @model_validator(mode="after")
+    def _paper_speaks_of_settings(self) -> StudyConfig:
+        for axis, figures in self.paper.items():
+            if unknown := sorted(set(figures) - set(self.axes.get(axis, {}))):
+                raise ValueError(f"paper.{axis}: {unknown[0]!r} is no setting of that axis")
+        return self
 
 
 @dataclass(frozen=True)
@@ -63,19 +84,22 @@ class StudyPlan:
         cells: different settings, synthetic and real, in the order they run: small ones first.
         seeds: seeds of each.
         axes: axis -> its (label, cell) pairs in the order of the study's file; the real twins last.
+        paper: what the paper says, by (axis, label).
     """
 
     cells: tuple[Cell, ...]
     seeds: tuple[int, ...]
     axes: dict[str, list[tuple[str, Cell]]]
+    paper: Mapping[tuple[str, str], PaperFigure] = field(default_factory=dict)
 
     def trials(self) -> list[tuple[Cell, int]]:
         """Every (cell, seed), cell by cell."""
         return [(cell, seed) for cell in self.cells for seed in self.seeds]
 
-    def twin_of(self, cell: Cell) -> Cell:
-        """The cell of real images with as many images as this one."""
-        return next(c for c in self.cells if c.is_real and c.config.images_per_class == cell.config.images_per_class)
+    def twin_of(self, cell: Cell) -> Cell | None:
+        """The cell of real images with as many images as this one; None in a study without twins."""
+        size = cell.config.images_per_class
+        return next((c for c in self.cells if c.is_real and c.config.images_per_class == size), None)
 
     def image_sets(self) -> list[RunConfig]:
         """One run per recipe, with the most images any cell wants of it: smaller cells read a prefix."""
@@ -116,23 +140,21 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = ()) ->
     Args:
         study: what to vary.
         base: the run all cells start from.
-        only: axes to keep; none keeps all.
+        only: axes to keep, each `AXIS` or `AXIS=LABEL`; none keeps all.
 
     Raises:
         InputError: an unknown axis, or words that make no valid run.
     """
-    if unknown := sorted(set(only) - set(study.axes)):
-        raise InputError(f"--only {unknown[0]!r} is no axis of this study{nearest(unknown[0], study.axes)}")
-    kept = {axis: settings for axis, settings in study.axes.items() if not only or axis in only}
     layout = {
         axis: [(label, _cell_config(study, base, words)) for label, words in settings.items()]
-        for axis, settings in kept.items()
+        for axis, settings in _kept(study, only).items()
     }
     sizes = sorted({config.images_per_class for pairs in layout.values() for _, config in pairs})
-    layout[TWIN_AXIS] = [
-        (f"{size} per class", _cell_config(study, base, ["train.data=real", f"images_per_class={size}"]))
-        for size in sizes
-    ]
+    if study.twins:
+        layout[TWIN_AXIS] = [
+            (f"{size} per class", _cell_config(study, base, ["train.data=real", f"images_per_class={size}"]))
+            for size in sizes
+        ]
     places: dict[RunConfig, list[tuple[str, str]]] = {}
     for axis, pairs in layout.items():
         for label, config in pairs:
@@ -142,7 +164,21 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = ()) ->
         cells=tuple(sorted(cells.values(), key=lambda cell: cell.config.images_per_class)),
         seeds=tuple(study.seeds),
         axes={axis: [(label, cells[config]) for label, config in pairs] for axis, pairs in layout.items()},
+        paper={(axis, label): figure for axis, found in study.paper.items() for label, figure in found.items()},
     )
+
+
+def _kept(study: StudyConfig, only: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """The settings that `--only` leaves. Raises `InputError`."""
+    kept: dict[str, dict[str, list[str]]] = {}
+    for word in only:
+        axis, one, label = word.partition("=")
+        if axis not in study.axes:
+            raise InputError(f"--only {word!r}: {axis!r} is no axis of this study{nearest(axis, study.axes)}")
+        if one and label not in study.axes[axis]:
+            raise InputError(f"--only {word!r}: {axis} has no such setting{nearest(label, study.axes[axis])}")
+        kept.setdefault(axis, {}).update({label: study.axes[axis][label]} if one else study.axes[axis])
+    return kept or study.axes
 
 
 def _cell_config(study: StudyConfig, base: RunConfig, words: Iterable[str]) -> RunConfig:

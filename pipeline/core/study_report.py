@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.choices import describe_guidance, describe_template
-from pipeline.core.study_plan import Cell, StudyPlan
+from pipeline.core.study_plan import Cell, PaperFigure, StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ Top1 = Mapping[tuple[Cell, int], float]
 
 COLUMNS = (
     "axis", "setting", "data", "images", "template", "guidance", "epochs", "seeds", "top1_mean", "top1_std",
-    "twin_top1_mean", "gap",
+    "twin_top1_mean", "gap", "paper_top1",
 )  # fmt: skip
 
 
@@ -35,7 +35,8 @@ class Line:
         cell: the setting itself.
         images: how many it is trained on.
         top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
-        twin_top1: the same of the real twin of this size; empty for a line that is a twin.
+        twin_top1: the same of the real twin of this size; None for a line that is a twin, or in a study without.
+        paper: what the paper says of this setting.
     """
 
     axis: str
@@ -43,7 +44,8 @@ class Line:
     cell: Cell
     images: int
     top1: tuple[float, ...]
-    twin_top1: tuple[float, ...]
+    twin_top1: tuple[float, ...] | None
+    paper: PaperFigure | None = None
 
     @property
     def gap(self) -> float | None:
@@ -59,6 +61,10 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
     def done(cell: Cell) -> tuple[float, ...]:
         return tuple(top1[cell, seed] for seed in plan.seeds if (cell, seed) in top1)
 
+    def twin(cell: Cell) -> tuple[float, ...] | None:
+        other = None if cell.is_real else plan.twin_of(cell)
+        return None if other is None else done(other)
+
     return [
         Line(
             axis=axis,
@@ -66,7 +72,8 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
             cell=cell,
             images=cell.config.images_per_class * num_classes,
             top1=done(cell),
-            twin_top1=() if cell.is_real else done(plan.twin_of(cell)),
+            twin_top1=twin(cell),
+            paper=plan.paper.get((axis, label)),
         )
         for axis, pairs in plan.axes.items()
         for label, cell in pairs
@@ -89,15 +96,12 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
         f"Top-1 accuracy on the real test images, mean ± sample standard deviation over {num_seeds} seeds. "
         "Gap: real twin of the same size and length minus this one."
     )
-    axis = None
+    axis, with_paper = None, any(line.paper for line in table)
     for line in table:
         if line.axis != axis:
             axis = line.axis
-            text += [
-                "",
-                f"| {axis} | images | template | guidance | epochs | top-1 | real twin | gap |",
-                "|" + "---|" * 8,
-            ]
+            head = f"| {axis} | images | template | guidance | epochs | top-1 | real twin | gap |"
+            text += ["", head + " paper |" * with_paper, "|" + "---|" * (8 + with_paper)]
         recipe, real = line.cell.config.recipe, line.cell.is_real
         cells = [
             line.setting,
@@ -106,11 +110,17 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
             "" if real else describe_guidance(recipe.guidance_scale),
             f"{line.cell.config.train.epochs}",
             _accuracy(line.top1, num_seeds),
-            "" if real else _accuracy(line.twin_top1, num_seeds),
+            "" if line.twin_top1 is None else _accuracy(line.twin_top1, num_seeds),
             "" if line.gap is None else f"{line.gap:+.3f}",
+            *([paper_figure(line.paper)] if with_paper else []),
         ]
         text.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(text) + "\n"
+
+
+def paper_figure(figure: PaperFigure | None) -> str:
+    """The paper's number and how sure it is, e.g. `0.429 (second-hand)`; empty when nothing is known."""
+    return "" if figure is None else f"{figure.top1:.3f} ({figure.certainty})"
 
 
 def _accuracy(values: Sequence[float], num_seeds: int) -> str:
@@ -132,7 +142,8 @@ def to_csv(table: Sequence[Line]) -> str:
         made = [describe_template(recipe.template), describe_guidance(recipe.guidance_scale)]
         made = ["", ""] if line.cell.is_real else made
         head = [line.axis, line.setting, config.train.data, line.images, *made, config.train.epochs, len(line.top1)]
-        numbers = [*mean_std(line.top1), mean_std(line.twin_top1)[0], line.gap]
+        paper = None if line.paper is None else line.paper.top1
+        numbers = [*mean_std(line.top1), mean_std(line.twin_top1 or ())[0], line.gap, paper]
         writer.writerow([*head, *("" if number is None else f"{number:.6f}" for number in numbers)])
     return out.getvalue()
 
@@ -162,13 +173,14 @@ def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
     if not numeric:
         x = [float(position) for position in range(len(found))]
     mean, spread = _mean_spread([line.top1 for line in found])
-    twin, twin_spread = _mean_spread([line.twin_top1 for line in found])
+    twin, twin_spread = _mean_spread([line.twin_top1 or () for line in found])
     if numeric:
         panel.errorbar(x, mean, spread, marker="o", capsize=3, color="C0", label="synthetic images")
     else:
         panel.bar(x, mean, yerr=spread, width=0.6, capsize=3, color="C0", label="synthetic images")
     style = "--" if numeric else "none"
-    panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle=style, label="real twin")
+    if any(line.twin_top1 is not None for line in found):
+        panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle=style, label="real twin")
     if by_size:
         panel.set_xscale("log")
         panel.minorticks_off()

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
 
 T = TypeVar("T")
 POLL_S = 2.0
-WARN_AFTER_S = 45.0
-"""With the time of a poll and of an answer a stalled job says so within a minute."""
+WARN_AFTER_S = 30.0
+"""A stalled job says so within a minute, on a machine too that is busy enough to make polls and answers slow."""
 END_TIMEOUT_S = 10.0
 """For Ray Data to give its actors back."""
 

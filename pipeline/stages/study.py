@@ -55,11 +55,12 @@ class Study:
         self.results = self._read_results()
         """Lines of results.jsonl, by model and test set; other studies' and older ones too."""
 
-    def _recipe(self, config: RunConfig) -> Recipe:
+    def recipe_of(self, config: RunConfig) -> Recipe:
+        """The recipe of one of the plan's runs."""
         return self.recipes[config.classes, config.recipe]
 
     def _model_dir(self, cell: Cell, seed: int) -> str:
-        return model_directory(model_identity(cell.trial(seed), self._recipe(cell.config))[1])
+        return model_directory(model_identity(cell.trial(seed), self.recipe_of(cell.config))[1])
 
     def _read_results(self) -> dict[tuple[str, str], dict[str, Any]]:
         path = f"{self.directory}/{RESULTS}"
@@ -85,11 +86,11 @@ class Study:
         trials = self.missing(max_cells)
         to_make = 0
         for config in self._image_sets(trials):
-            manifest = f"{self._recipe(config).images_dir}/manifest.json"
+            manifest = f"{self.recipe_of(config).images_dir}/manifest.json"
             made = self.store.read_json(manifest)["images_per_class"] if self.store.exists(manifest) else 0
-            to_make += max(0, config.images_per_class - made) * len(self._recipe(config).classes)
+            to_make += max(0, config.images_per_class - made) * len(self.recipe_of(config).classes)
         samples = sum(
-            cell.config.train.epochs * cell.config.images_per_class * len(self._recipe(cell.config).classes)
+            cell.config.train.epochs * cell.config.images_per_class * len(self.recipe_of(cell.config).classes)
             for cell, _ in trials
         )
         rates = [line["train_images_per_s"] for line in self.results.values()]
@@ -168,7 +169,7 @@ class Study:
     def write_table(self) -> str:
         """Write table.md, table.csv and plot.png from the results that are there; the table's text."""
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
-        table = lines(self.plan, top1, len(self._recipe(self.plan.cells[0].config).classes))
+        table = lines(self.plan, top1, len(self.recipe_of(self.plan.cells[0].config).classes))
         text = markdown(table, len(self.plan.seeds), self.title)
         self.store.write_bytes(f"{self.directory}/table.md", text.encode())
         self.store.write_bytes(f"{self.directory}/table.csv", to_csv(table).encode())

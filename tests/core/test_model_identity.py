@@ -14,7 +14,8 @@ from pipeline.core.recipe import Recipe
 
 
 def make_recipe(identity: str = "a") -> Recipe:
-    return Recipe({"x": identity}, identity * 64, load_class_table("fashion_mnist"), list(range(10)), "{{ c }}", [])
+    classes = load_class_table("fashion_mnist")
+    return Recipe({"x": identity}, identity * 64, classes, list(range(10)), [("{{ c }}", 1.0)], [], [], 2.0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline.core.config_loading import PRESETS, load_config
 from pipeline.core.errors import InputError
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.run_plan import ClusterTable, load_clusters, plan_run, relative_work, what_happened
+from pipeline.core.run_plan import ClusterTable, cut_prompts, load_clusters, plan_run, relative_work, what_happened
 
 TABLE = {
     "reference": {"model": "org/sd", "width": 512, "height": 512, "num_inference_steps": 50, "guidance": True},
@@ -78,10 +78,9 @@ def test_a_model_that_nobody_measured_is_not_guessed(table: ClusterTable) -> Non
         plan_run(other, resolve_recipe(other), table, "eight")
 
 
-def test_prompts_that_are_cut_are_counted(table: ClusterTable) -> None:
+def test_prompts_that_are_cut_are_counted() -> None:
     long = config("recipe.template={{ (c ~ ' ') * 90 }}", "images_per_class=3", "generate.shard_size=100")
-    plan = plan_run(long, resolve_recipe(long), table, "eight")
-    assert plan["prompts_cut"] == plan["images"] == 300
+    assert cut_prompts(resolve_recipe(long), 300) == {"prompts_cut": 300, "prompts_counted": 300}
 
 
 def test_what_happened_adds_up_the_shards(table: ClusterTable) -> None:

@@ -58,6 +58,18 @@ def test_only_keeps_one_axis_and_its_twins() -> None:
     assert set(plan.axes) == {"guidance", "real"} and len(plan.cells) == 5
 
 
+def test_only_keeps_one_row_of_an_axis_and_its_twin() -> None:
+    plan = plan_study(load_study("fashion"), BASE, ["guidance=7.5", "images=4x"])
+    assert sorted(cell.name for cell in plan.cells if not cell.is_real) == ["guidance=7.5", "images=4x"]
+    assert [cell.config.images_per_class for cell in plan.cells if cell.is_real] == [200, 800]
+
+
+def test_a_study_without_twins_has_none() -> None:
+    study = StudyConfig(twins=False, axes={"epochs": {"3": ["train.epochs=3"]}})
+    plan = plan_study(study, BASE)
+    assert [cell.name for cell in plan.cells] == ["epochs=3"] and plan.twin_of(plan.cells[0]) is None
+
+
 def test_words_of_a_cell_win_over_the_length_of_its_size() -> None:
     study = StudyConfig(lengths={200: ["train.epochs=9"]}, axes={"epochs": {"own": ["train.epochs=3"], "kept": []}})
     plan = plan_study(study, BASE)
@@ -88,6 +100,9 @@ def test_small_cells_come_first() -> None:
         ("axes: {a: {x: [train.epoch=3]}}", "did you mean 'epochs'"),
         ("axes: {a: {x: [train.epochs=0]}}", "train.epochs"),
         ("axes: {a: {x: train.epochs=3}}", "axes.a.x"),
+        ("axes: {a: {x: []}}\npaper: {a: {y: {top1: 0.5, certainty: certain}}}", "'y' is no setting of that axis"),
+        ("axes: {a: {x: []}}\npaper: {a: {x: {top1: 42.9, certainty: certain}}}", "paper.a.x.top1"),
+        ("axes: {a: {x: []}}\npaper: {a: {x: {top1: 0.5, certainty: sure}}}", "certainty"),
     ],
 )
 def test_a_wrong_study_is_an_input_error(tmp_path: Path, text: str, says: str) -> None:
@@ -102,3 +117,5 @@ def test_an_unknown_study_or_axis_names_the_nearest() -> None:
         load_study("fashoin")
     with pytest.raises(InputError, match="did you mean 'guidance'"):
         plan_study(load_study("fashion"), BASE, ["guidence"])
+    with pytest.raises(InputError, match="guidance has no such setting; did you mean '7.5'"):
+        plan_study(load_study("fashion"), BASE, ["guidance=7.50"])

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.core.config_loading import load_config
-from pipeline.core.study_plan import StudyPlan, load_study, plan_study
+from pipeline.core.study_plan import StudyConfig, StudyPlan, load_study, plan_study
 from pipeline.core.study_report import Top1, lines, markdown, mean_std, plot_png, to_csv
 
 
@@ -59,6 +59,17 @@ def test_nothing_done_is_a_table_without_numbers(plan: StudyPlan) -> None:
     table = lines(plan, {}, 10)
     assert all(row["top1_mean"] == row["gap"] == "" for row in csv.DictReader(io.StringIO(to_csv(table))))
     assert Image.open(io.BytesIO(plot_png(table, "Empty"))).size[0] > 1000
+
+
+def test_the_paper_s_figure_stands_beside_what_was_measured() -> None:
+    figure = {"top1": 0.429, "certainty": "second-hand"}
+    study = StudyConfig.model_validate(
+        {"twins": False, "axes": {"epochs": {"3": ["train.epochs=3"], "4": []}}, "paper": {"epochs": {"3": figure}}}
+    )
+    plan = plan_study(study, load_config("fashion"))
+    text = markdown(lines(plan, {}, 10), 3, "Fashion")
+    assert "| not yet |  |  | 0.429 (second-hand) |" in text and "| not yet |  |  |  |" in text
+    assert [row["paper_top1"] for row in csv.DictReader(io.StringIO(to_csv(lines(plan, {}, 10))))] == ["0.429000", ""]
 
 
 def test_a_spread_needs_two_values() -> None:

@@ -40,19 +40,19 @@ LARGEST_SET_SHARDS = 60
 def faults() -> list[tuple[Fault, float, int, int]]:
     """(fault, share of all kills, most strikes in one round, shards of a round's set)."""
     return [
-        (KillActor(), 0.20, 20, 60),
-        (KillActorAnytime(), 0.20, 20, 40),
-        (KillNode(), 0.20, 10, 40),
-        (KillDriver(), 0.10, 10, 40),
-        (KillDriverAnytime(), 0.10, 10, 40),
-        (KillHead(), 0.10, 6, 30),
-        (KillHeadOnly(), 0.02, 2, 16),
+        (KillActor(), 0.22, 20, 60),
+        (KillActorAnytime(), 0.22, 20, 40),
+        (KillNode(), 0.24, 10, 40),
+        (KillDriver(), 0.08, 10, 40),
+        (KillDriverAnytime(), 0.08, 10, 40),
+        (KillHead(), 0.05, 6, 30),
+        (KillHeadOnly(), 0.01, 2, 16),
         (KillAllNodes(), 0.02, 2, 16),
-        (FullDisk(), 0.03, 3, 30),
-        (StoreOutage("500", 15), 0.03, 4, 40),
-        (StoreOutage("silence", 20), 0.03, 4, 40),
-        (TruncateShard(), 0.03, 3, 20),
-        (TwoDrivers(), 0.03, 1, 20),
+        (FullDisk(), 0.02, 3, 30),
+        (StoreOutage("500", 15), 0.02, 4, 40),
+        (StoreOutage("silence", 20), 0.02, 4, 40),
+        (TruncateShard(), 0.01, 3, 20),
+        (TwoDrivers(), 0.01, 1, 20),
     ]
 
 

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipeline.cli import run_job
 from pipeline.core.artifact import Store
 from tests.bad_input import Place
 from tests.conftest import SaveModel
@@ -24,17 +21,3 @@ def place(tmp_path: Path, root_with_model, tiny_model: Path, monkeypatch: pytest
     root, model = root_with_model
     tiny = f"--set recipe.model.id={tiny_model}"
     return Place(tmp_path, root, {"@tmp": str(tmp_path), "@tiny": tiny, "@model": model})
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """A command in this process: (exit code, stdout, stderr)."""
-
-    def call(module: str, *words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", [f"jobs.{module}", *words])
-        with pytest.raises(SystemExit) as caught:
-            run_job(importlib.import_module(f"jobs.{module}").main)
-        assert isinstance(caught.value.code, int)
-        return caught.value.code, *capfd.readouterr()
-
-    return call

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
+from tests.tiny_sets import training_options
 
 STUDY = """
 seeds: [0, 1]
@@ -14,13 +15,7 @@ axes:
 
 
 def words(root: Path, model: Path, study: Path) -> list[str]:
-    settings = {
-        "recipe.model.id": model, "recipe.width": 16, "recipe.height": 16, "recipe.num_inference_steps": 2,
-        "generate.shard_size": 20, "generate.batch_size": 10, "train.epochs": 1, "train.warmup_epochs": 0,
-        "train.batch_size": 20, "train.num_workers": 1,
-    }  # fmt: skip
-    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    return ["--preset", "fashion", "--images-per-class", "4", "--root", str(root), "--study", str(study), *sets]
+    return [*training_options(root, model), "--study", str(study)]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_path: Path) -> None:
@@ -30,6 +25,16 @@ def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_p
     assert code == 0 and not (tmp_path / "runs").exists()
     assert "12 cells, 36 trainings, 36 to do now" in out
     assert "guidance=1 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
+
+
+def test_dry_run_on_a_cluster_says_what_each_row_costs(run, tiny_model: Path, tmp_path: Path) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(STUDY)
+    clusters = ["--dry-run", "--cluster", "local"]
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), *clusters)
+    assert code == 2 and "nobody knows how fast" in err  # no speed is known of a model that nobody timed
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), "--cluster", "local")
+    assert code == 2 and "--dry-run" in err
 
 
 @pytest.mark.slow

@@ -52,11 +52,11 @@ def save_images(store: Store) -> None:
         for label, row in enumerate(CLASSES.rows):
             good = (label, index) != (0, 0)
             known = {"image_id": image_id(label, index), "class_index": label, "class_name": row["class_name"]}
-            text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "background": None, "seed": 77 + index}
-            text |= {"template": "c", "guidance_scale": 1.0}
+            text = {"wnid": row["wnid"], "prompt": f"prompt of {label}", "template": "c"}
+            chance = {"guidance_scale": 2.0, "seed": 77 + index}
             done = {"status": "ok" if good else "failed", "reason": None if good else "no", "seconds": 0.1}
             image = {"bytes": png(index) if good else None, "path": None}
-            rows.append({**known, **text, **done, "token_count": 5, "truncated": False, "image": image})
+            rows.append({**known, **text, **chance, **done, "token_count": 5, "truncated": False, "image": image})
     filled = [{**dict.fromkeys(IMAGE_SCHEMA.names), **row} for row in rows]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(filled, schema=IMAGE_SCHEMA), sink)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,12 +20,9 @@ from tests.tiny_sets import tiny_config
 
 
 @pytest.fixture(scope="module")
-def ray_on_s3(s3_root: str):
+def ray_on_s3(s3_root: str, ray_sessions: ExitStack) -> Iterator[None]:
     """A Ray of its own: workers inherit the environment that Ray was started in, so the server must be there first."""
-    import ray
-
-    if ray.is_initialized():  # another file's session, started without the server's address
-        ray.shutdown()
+    ray_sessions.close()  # another file's session, started without the server's address
     with ray_session(num_cpus=4):
         yield
 

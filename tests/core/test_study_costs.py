@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from pipeline.core.config import RunConfig
+from pipeline.core.config_loading import load_config
+from pipeline.core.recipe import resolve_recipe
+from pipeline.core.run_plan import load_clusters, plan_run
+from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
+from pipeline.core.study_plan import StudyConfig, load_study, plan_study
+from tests.conftest import REPOSITORY
+
+
+def priced(config: RunConfig) -> Mapping[str, Any]:
+    """A hundred images cost one of everything."""
+    cost = config.images_per_class / 100
+    return {
+        "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
+        "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
+    }  # fmt: skip
+
+
+def test_a_row_has_its_own_price_and_shared_sets_are_paid_once() -> None:
+    study = StudyConfig(axes={"images": {"1x": ["images_per_class=100"], "4x": ["images_per_class=400"]}})
+    plan = plan_study(study, load_config("fashion"))
+    assert [(row["setting"], row["usd"]) for row in study_costs(plan, priced)] == [("1x", 1.0), ("4x", 4.0)]
+    total = total_costs(plan, priced)
+    assert total["usd"] == 4.0 and total["speeds"] == ["2 images/s per GPU (guessed)"]
+
+
+def test_samples_are_images_times_epochs_times_seeds() -> None:
+    study = StudyConfig(seeds=[0, 1], axes={"a": {"x": ["images_per_class=100", "train.epochs=7"]}})
+    (row,) = study_costs(plan_study(study, load_config("fashion")), priced)
+    assert row["samples"] == 1000 * 7 * 2
+
+
+def test_a_label_cannot_break_the_table() -> None:
+    study = StudyConfig(axes={"a": {"x|y\nz": []}})
+    plan = plan_study(study, load_config("fashion"))
+    assert "| x\\|y z |" in costs_markdown(study_costs(plan, priced), total_costs(plan, priced))
+
+
+@pytest.mark.parametrize("name", ["imagenet100", "imagenet1k"])
+def test_the_tables_of_the_documentation_are_those_of_the_command(name: str) -> None:
+    """`jobs.study --dry-run --cluster h100x8`."""
+    plan = plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd"))
+    clusters = load_clusters()
+
+    def planned(config: RunConfig) -> dict[str, Any]:
+        return plan_run(config, resolve_recipe(config), clusters, "h100x8")
+
+    document = (REPOSITORY / "docs" / "paper.md").read_text(encoding="utf-8")
+    assert costs_markdown(study_costs(plan, planned), total_costs(plan, planned)).strip() in document

@@ -1,0 +1,59 @@
+"""Fitting a study whose results are there; tests/tune/test_scaling.py asks for one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.scaling_law import ScalingLaw
+from pipeline.core.scaling_report import REAL
+from pipeline.core.study_plan import StudyConfig, plan_study
+from pipeline.stages.scaling import fit_study
+from pipeline.stages.study import Study
+from tests.image_sets import small_config
+
+SIZES = (8, 16, 32, 64)
+SETTINGS = StudyConfig(
+    seeds=[0, 1],
+    axes={"c": {f"{size}": ["recipe.template=c", f"images_per_class={size}"] for size in SIZES}},
+)
+LAWS = {"synthetic": ScalingLaw(0.2, 0.2, 0.5, 100), "real": ScalingLaw(0.1, 0.2, 0.5, 100)}
+
+
+def finished(store: Store, left_out: int = 0) -> Study:
+    """The study with the results that its laws would give, the last ones left out."""
+    plan = plan_study(SETTINGS, small_config())
+    study = Study(plan, plan, store, "s")
+    lines = []
+    for cell, seed in plan.trials():
+        top1 = LAWS[cell.config.train.data].accuracy(10 * cell.config.images_per_class) + 0.001 * seed
+        where = {"model_dir": study.models[cell, seed], "test_set": "fashion_mnist"}
+        lines.append(json.dumps({**where, "top1": top1, "train_images_per_s": 1.0}))
+    text = "\n".join(lines[: len(lines) - left_out])
+    store.write_bytes("studies/s/results.jsonl", text.encode())
+    return Study(plan, plan, store, "s")
+
+
+def test_every_axis_and_the_twins_become_a_curve(tmp_path) -> None:
+    store = Store.open(str(tmp_path))
+    text, facts = fit_study(finished(store))
+    assert [curve["name"] for curve in facts["curves"]] == ["c", REAL]
+    assert facts["curves"][0]["exponent"] == pytest.approx(0.5, abs=0.05)
+    assert set(facts["curves"][0]["measured"]) == {"80", "160", "320", "640"}  # of all ten classes
+    assert store.read_json("studies/s/scaling.json") == json.loads(json.dumps(facts))
+    assert text in store.read_bytes("studies/s/scaling.md").decode() and store.exists("studies/s/scaling.png")
+
+
+def test_a_missing_training_is_named_and_nothing_is_written(tmp_path) -> None:
+    store = Store.open(str(tmp_path))
+    with pytest.raises(WorkError, match="64 per class, seed 1 is not trained yet"):
+        fit_study(finished(store, left_out=1))
+    assert not store.exists("studies/s/scaling.json")
+
+
+def test_a_price_that_nobody_knows_is_an_input_error(tmp_path) -> None:
+    with pytest.raises(InputError, match="nobody knows how fast"):
+        fit_study(finished(Store.open(str(tmp_path))), "h100x8")

@@ -1,0 +1,97 @@
+"""How accuracy grows with the number of images, for several recipes: fitted laws, where they cross, what to take.
+
+    python -m tune.scaling --preset fashion --recipe "c" --recipe "c, h_c" --size 100 --size 200 --size 400
+
+Every recipe's images are made once, at the largest size; smaller sizes train on the beginning of the same set. It may
+be stopped at any time; the same command goes on. Results: studies/scaling-NAME/ under the root.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pipeline.cli import JobContext, job_options_with, run_job
+from pipeline.core.errors import InputError
+from pipeline.core.scaling_law import MIN_SIZES
+from pipeline.core.study_plan import StudyConfig, load_study, plan_study
+
+
+def grid_study(recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, lengths: str | None) -> StudyConfig:
+    """An axis per recipe, with a setting per size. Raises `InputError`."""
+    if len(set(sizes)) < MIN_SIZES:
+        raise InputError(f"give at least {MIN_SIZES} different --size N (images per class), not {len(set(sizes))}")
+    settings = {recipe: {f"{size}": [f"images_per_class={size}"] for size in sorted(set(sizes))} for recipe in recipes}
+    return StudyConfig(
+        seeds=list(range(seeds)),
+        lengths=load_study(lengths).lengths if lengths else {},
+        axes={
+            recipe: {label: [f"recipe.template={recipe}", *words] for label, words in labels.items()}
+            for recipe, labels in settings.items()
+        },
+    )
+
+
+@click.command(help=__doc__)
+@job_options_with(plans=True)
+@click.option("--recipe", "recipes", multiple=True, metavar="TEMPLATE", help="Repeatable; default: that of the preset.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images per class; repeatable, 3 or more. Default: 1, 2, 4 and 8 times those of the preset.",
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each cell.")
+@click.option("--lengths", metavar="STUDY", help="Take the training length of each size from this study's file.")
+@click.option("--cluster", metavar="NAME", help="Whose price an image has, from the cluster file; default: none.")
+@click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as CPUs allow.")
+@click.option("--name", default="default", show_default=True, metavar="NAME", help="Of the results' folder.")
+def main(
+    job: JobContext,
+    recipes: tuple[str, ...],
+    sizes: tuple[int, ...],
+    seeds: int,
+    lengths: str | None,
+    cluster: str | None,
+    slots: int | None,
+    name: str,
+) -> None:
+    """Run what is missing of the grid, fit, and print the advice."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"--name {name!r} becomes a folder: use letters, digits, - and _")
+    chosen = recipes or (_own_template(job),)
+    size = job.config.images_per_class
+    study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths)
+    plan = plan_study(study, job.config)
+    # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
+    from pipeline.stages.scaling import fit_study
+    from pipeline.stages.study import Study
+
+    found = Study(plan, plan, job.store, f"scaling-{name}")
+    outline = found.outline()
+    click.echo(
+        f"scaling: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now; "
+        f"{outline['images_to_make']:,} images to make"
+    )
+    if job.dry_run:
+        job.finish("\n".join(f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in plan.cells), outline)
+        return
+    found.run(say=lambda line: click.echo(f"scaling: {line}"), slots=slots)
+    text, facts = fit_study(found, cluster)
+    folder = job.store.uri(found.directory)
+    summary: dict[str, Any] = {**outline, "directory": folder, **facts}
+    job.finish(f"\n{text}\nscaling.md, scaling.json, scaling.png, table.md and table.csv in {folder}", summary)
+
+
+def _own_template(job: JobContext) -> str:
+    template = job.config.recipe.template
+    if not isinstance(template, str):
+        raise InputError("the preset mixes templates; give --recipe TEMPLATE")
+    return template
+
+
+if __name__ == "__main__":
+    run_job(main)
