@@ -11,12 +11,14 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.corruption_names import MIN_SIDE
+from pipeline.core.errors import WorkError
 from pipeline.core.identity import content_hash
 
 WITH_SEED = ("impulse_noise", "glass_blur")
@@ -84,7 +86,22 @@ class CorruptionPool:
     def each(
         self, images: Images, positions: Sequence[int], kinds: Iterable[tuple[str, int]]
     ) -> Iterator[tuple[tuple[str, int], Images]]:
-        """((name, severity), corrupted copies) for each of `kinds`, in order; the next is made while one is used."""
+        """((name, severity), corrupted copies) for each of `kinds`, in order; the next is made while one is used.
+
+        Raises:
+            WorkError: a process was killed.
+        """
+        try:
+            yield from self._each(images, positions, kinds)
+        except BrokenProcessPool as error:
+            raise WorkError(
+                "a process that makes corrupted images was killed (out of memory?); run again, with a lower "
+                "evaluate.corruptions.num_processes or evaluate.batch_size"
+            ) from error
+
+    def _each(
+        self, images: Images, positions: Sequence[int], kinds: Iterable[tuple[str, int]]
+    ) -> Iterator[tuple[tuple[str, int], Images]]:
         parts = np.array_split(np.arange(len(images)), min(len(images), self._num_processes))
         waiting: deque[tuple[tuple[str, int], list[Future[Images]]]] = deque()
         for kind in kinds:

@@ -12,8 +12,8 @@ from pipeline.core.errors import InputError
 SOLUTION = "LOC_val_solution.csv"
 """Labels of ImageNet's flat validation folder as Kaggle gives them: `ImageId,PredictionString` (WNID, then boxes)."""
 LAYOUTS = (
-    "one sub-folder per WNID (in it or in its `val`), sub-folders named 0 to 999 (ImageNet-V2), or flat images with "
-    f"{SOLUTION} in it or beside it"
+    "one sub-folder per WNID (in it or in its `val`), sub-folders named 0 to 999 (ImageNet-V2), flat images with "
+    f"{SOLUTION} in it or beside it; or .parquet files"
 )
 _WNID = re.compile(r"n[0-9]{8}")
 

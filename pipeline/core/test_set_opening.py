@@ -48,6 +48,8 @@ def open_test_sets(
         InputError: no set is there that gives an accuracy; or what is there is not what it is said to be.
     """
     others = dict(settings.test_sets)
+    if MAIN in others:
+        raise InputError(f"evaluate.test_sets: {MAIN!r} is the name of the main set; give this one another")
     main = settings.test_set if settings.test_set in {*others, *known_sets(), FASHION_MNIST} else MAIN
     places = {main: settings.test_set if main == MAIN else others.get(main), **others}
     found: dict[str, OpenSet] = {}

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
 from pipeline.core.corruption_names import ALL, FAMILIES, SEVERITIES, STANDARD
 from pipeline.core.corruptions import CorruptionPool, corrupt
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
+from pipeline.core.errors import WorkError
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,15 @@ def test_processes_give_what_one_gives_in_order(images: np.ndarray) -> None:
     assert [kind for kind, _ in found] == kinds
     for (name, severity), corrupted in found:
         assert (corrupted == corrupt(images[:5], positions, name, severity, seed=9)).all()
+
+
+def test_a_killed_process_is_one_line(images: np.ndarray) -> None:
+    with CorruptionPool(1, seed=0) as pool:
+        kinds = pool.each(images[:1], [0], [("pixelate", 1), ("pixelate", 2), ("pixelate", 3)])
+        next(kinds)
+        (process,) = pool._pool._processes.values()
+        process.kill()
+        process.join()
+        more = pool.each(images[:1], [0], [("pixelate", 4)])  # the kill may come after the last one above was made
+        with pytest.raises(WorkError, match=r"was killed .*evaluate.corruptions.num_processes"):
+            list(chain(kinds, more))

@@ -52,6 +52,12 @@ def test_without_any_set_there_is_nothing_to_do(tmp_path: Path) -> None:
         open_test_sets(config, HUNDRED, None)
 
 
+def test_no_set_takes_the_name_of_the_main_one(tmp_path: Path) -> None:
+    where = make(tmp_path / "a", HUNDRED.wnids)
+    with pytest.raises(InputError, match="'test_set' is the name of the main set"):
+        open_test_sets(settings(where, test_set=where), HUNDRED, None)
+
+
 def test_a_path_as_main_set_comes_first(tmp_path: Path) -> None:
     main, other = make(tmp_path / "main", HUNDRED.wnids), make(tmp_path / "other", HUNDRED.wnids)
     found, _ = open_test_sets(settings(main, other=other), HUNDRED, None)

@@ -11,7 +11,7 @@ def test_it_prints_the_table(run, save_model, tmp_path: Path, noise_folder: Path
     store = Store.open(str(tmp_path))
     names = [save_model(store, "synthetic", seed).removeprefix("models/") for seed in (0, 1)]
     options = ["--preset", "fashion", "--root", str(tmp_path), "--set", f"evaluate.test_set={noise_folder}"]
-    code, out, err = run("compare", *options, *names)
+    code, out, err = run("jobs.compare", *options, *names)
     assert code == 0, err
     assert out.count("top-1") == 3 and "McNemar" in out and f"| {names[1]} | " in out
     assert out.count("| 3 |") == 10 and "comparison.md and comparison.json in " in out
