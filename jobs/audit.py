@@ -14,11 +14,12 @@ from pipeline.cli import JobContext, job_options, run_job
 
 @click.command(help=__doc__)
 @job_options
-def main(context: JobContext) -> None:
+@click.option("--twin", is_flag=True, help="Also duplicates and distances of as many real training images.")
+def main(context: JobContext, twin: bool) -> None:
     """Look at the set, write the page, print its numbers."""
     from pipeline.stages.audit import audit
 
-    manifest = audit(context.config, context.store)
+    manifest = audit(context.config, context.store, twin=twin)
     where = {key: context.store.uri(manifest[key]) for key in ("page", "metrics")}
     context.finish(f"{_summary(manifest)}\npage: {where['page']}", {**manifest, **where})
 
@@ -29,6 +30,11 @@ def _summary(manifest: dict[str, Any]) -> str:
     near = f"near-duplicates: {_percent(found['near_duplicates'])} of {found['compared']:,} compared"
     distance = f"two images of a class differ in {_number(found['hash_distance'])} of 64 bits"
     lines = [f"{found['images']:,} images: {counts}", f"{near}; {distance}"]
+    if real := manifest["real"]:
+        lines.append(
+            f"real images: {_percent(real['near_duplicates'])} of {real['compared']:,}; "
+            f"{_number(real['hash_distance'])} of 64 bits"
+        )
     if found["agreement"] is not None:
         lines.append(
             f"CLIP: agrees on {_percent(found['agreement'])}, score {found['score']:.3f}, not a photo "

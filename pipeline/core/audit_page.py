@@ -39,6 +39,7 @@ class AuditPage:
         created: date and time, UTC.
         class_table: its name.
         totals: see `audit.totals`.
+        real: the same of real training images; None when they were not asked for.
         lines: all classes, worst first.
         rows: the worst ones with pictures.
         missing: what could not be said, and why; one sentence each.
@@ -54,6 +55,7 @@ class AuditPage:
     created: str
     class_table: str
     totals: Mapping[str, Any]
+    real: Mapping[str, Any] | None
     lines: Sequence[ClassLine]
     rows: Sequence[ClassRow]
     missing: Sequence[str]

@@ -14,10 +14,13 @@ from PIL import Image
 
 from pipeline.core.artifact import Store
 from pipeline.core.audit import SetColumns
+from pipeline.core.config import RunConfig
 from pipeline.core.identity import INDEX_BITS, image_id, image_row
 from pipeline.core.image_set import damaged_shard, read_columns, shard_path
+from pipeline.core.images import perceptual_hash
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import IMAGE_SCHEMA, OK
+from pipeline.core.training_images import real_images
 
 COLUMNS = ["image_id", "class_index", "status", "phash"]
 """About 30 bytes a row; the image bytes stay where they are."""
@@ -53,6 +56,22 @@ def read_set_columns(store: Store, shards: Sequence[str], images_per_class: int)
         name: np.concatenate([getattr(part, name) for part in parts]) for name in SetColumns.__dataclass_fields__
     }
     return SetColumns(**joined)
+
+
+def real_columns(config: RunConfig) -> SetColumns:
+    """The same columns of as many real training images per class, hashed here: what the set's numbers stand beside.
+
+    Raises `InputError` when there are no real training images of these classes.
+    """
+    images, labels = real_images(config)
+    positions = np.arange(len(labels))
+    return SetColumns(
+        labels=labels,
+        indices=positions,  # any order within a class will do
+        statuses=np.full(len(labels), OK),
+        hashes=np.array([int(perceptual_hash(image), 16) for image in images], np.uint64),
+        has_hash=np.ones(len(labels), bool),
+    )
 
 
 def first_pictures(store: Store, shard: str, images_per_class: int) -> Iterator[tuple[int, int, Image.Image]]:

@@ -16,7 +16,7 @@ import ray.data
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, worst_first
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
-from pipeline.core.audit_reading import first_pictures, read_set_columns, rows_of
+from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of
 from pipeline.core.clip_layout import CLIP
 from pipeline.core.config import ModelConfig, RunConfig
 from pipeline.core.errors import InputError
@@ -51,15 +51,17 @@ NO_CLIP = (
 )
 
 
-def audit(config: RunConfig, store: Store) -> dict[str, Any]:
+def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, Any]:
     """Look at a config's image set and write `audits/<id>/`; a finished audit is not made again.
 
     Args:
         config: the set (its prefix of `images_per_class`), the limits, tracking.
         store: the storage root.
+        twin: also the duplicates and distances of as many real training images.
 
     Returns:
-        The manifest: `page` and `metrics` (paths), `totals` (see `pipeline.core.audit.totals`), `missing`, `seconds`, …
+        The manifest: `page` and `metrics` (paths), `totals` (see `pipeline.core.audit.totals`), `real` (likewise, None
+        without `twin`), `missing`, `seconds`, …
 
     Raises:
         InputError: there is no such set, it has fewer images, the CLIP model or the device is not there.
@@ -78,6 +80,7 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
         "images_per_class": config.images_per_class,
         "limits": config.audit.model_dump(mode="json", exclude=PLACE),
         "clip": clip_identity,
+        "twin": twin,
     }
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
@@ -92,6 +95,7 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
         by_class, near_rows = class_numbers(columns, clip, len(recipe.classes), config.audit)
         order, badness = worst_first(by_class)
         whole = totals(columns, near_rows, by_class)
+        real = _real_totals(config, len(recipe.classes)) if twin else None
         against = complaints(columns, near_rows, clip, recipe.classes.names)
         missing = missing_words(store, shards, columns, clip)
         lines = [
@@ -103,6 +107,7 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
             created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             class_table=config.classes,
             totals=whole,
+            real=real,
             lines=lines,
             rows=_pictures(config, store, recipe, order[: config.audit.worst_classes], against, shard_size),
             missing=missing,
@@ -115,7 +120,9 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
         )
         html = render_audit(page).encode()
         classes = [{"name": x.name, "wnid": x.wnid, "badness": x.badness, **x.numbers} for x in lines]
-        store.write_json(f"{directory}/metrics.json", {"totals": whole, "missing": missing, "classes": classes})
+        store.write_json(
+            f"{directory}/metrics.json", {"totals": whole, "real": real, "missing": missing, "classes": classes}
+        )
         store.write_bytes(f"{directory}/audit.html", html)
         manifest = {
             "kind": "audit",
@@ -125,6 +132,7 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
             "page_sha256": sha256_bytes(html),
             "metrics": f"{directory}/metrics.json",
             "totals": whole,
+            "real": real,
             "missing": missing,
             "worst": [x.name for x in lines[:5]],
             "seconds": time.monotonic() - started,
@@ -135,6 +143,12 @@ def audit(config: RunConfig, store: Store) -> dict[str, Any]:
         run.log_artifact("audit.html", html)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
+
+
+def _real_totals(config: RunConfig, num_classes: int) -> dict[str, Any]:
+    columns = real_columns(config)
+    by_class, near_rows = class_numbers(columns, None, num_classes, config.audit)
+    return totals(columns, near_rows, by_class)
 
 
 def clip_fingerprint(settings: AuditConfig) -> dict[str, Any] | None:

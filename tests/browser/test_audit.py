@@ -47,6 +47,7 @@ def make_page(names: list[str], side: int, *, has_clip: bool) -> AuditPage:
         created="2026-01-02 03:04 UTC",
         class_table="fashion_mnist",
         totals=totals(read, near, numbers),
+        real={"near_duplicates": 0.125, "hash_distance": 31.25} if has_clip else None,
         lines=[ClassLine(names[label], f"n{label:08d}", badness[label], numbers[label]) for label in order],
         rows=rows,
         missing=[] if has_clip else ["No CLIP <b>bold</b> model was given."],
@@ -75,6 +76,7 @@ def test_the_page_is_whole_on_a_desk_and_on_a_phone(browser, width: int, scheme:
     assert len(value["headings"]) == 3 and len(value["captions"]) == 12
     assert sum(caption.startswith("CLIP: rather ") for caption in value["captions"]) == 6
     assert [text for text, _, _ in value["frames"]] == ["nsfw: flagged"] * 3
+    assert "real images: 12.5%" in value["text"] and "real images: 31.2" in value["text"]
     assert "CLIP agrees" in value["text"] and "What is not known" not in value["text"]
     assert value["overflow"] <= 0  # nothing sticks out to the right
     assert value["paper"] == ("rgb(13, 17, 23)" if scheme == "dark" else "rgb(255, 255, 255)")
@@ -88,6 +90,7 @@ def test_without_clip_the_page_says_what_is_missing(browser, tmp_path: Path):
     path = write_page(tmp_path, load_class_table("fashion_mnist").names, 32, has_clip=False)
     text = browser.visit(path, 1200, 900, "light", LOOK)["value"]["text"]
     assert "What is not known" in text and "No CLIP <b>bold</b> model was given." in text and "CLIP agrees" not in text
+    assert "real images" not in text
 
 
 def test_hostile_names_prompts_and_words_are_only_text(browser, tmp_path: Path):
