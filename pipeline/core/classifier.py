@@ -19,9 +19,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from pipeline.core.artifact import Store, read_manifest
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
+from pipeline.core.train_config import TrainConfig
 
 NUM_FEATURES = 2048
 """Width of the pooled feature that the head reads."""

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from pydantic import Field
 
-from pipeline.core.config import Frozen
 from pipeline.core.config_loading import PRESETS, apply_overrides, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
+from pipeline.core.frozen import Frozen
 
 GENERATORS = PRESETS / "generators"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
+from pipeline.core.train_config import TrainConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a driver needs only `check_batches`
     from torch import Tensor

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from pipeline.core.choices import highest
-from pipeline.core.config import Frozen, RecipeConfig, RunConfig
+from pipeline.core.config import RecipeConfig, RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
+from pipeline.core.frozen import Frozen
 from pipeline.core.identity import num_rows
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.prompt_table import PromptRows

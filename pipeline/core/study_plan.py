@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.core.config import Frozen, RunConfig
+from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate, with_overrides
 from pipeline.core.errors import InputError
+from pipeline.core.frozen import Frozen
 
 TWIN_AXIS = "real"
 """The axis of the cells that train on real images: one at every size of the others."""

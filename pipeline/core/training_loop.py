@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.core.augment import TrainAugmentation
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import ImageBatches
 from pipeline.core.optimizer import learning_rate, set_learning_rate
+from pipeline.core.train_config import TrainConfig
 
 LOSS_CHECK_STEPS = 50
 """Steps between looks at the losses: each look waits for the device."""

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline.core.augment import IMAGENET_MEAN, IMAGENET_STD, TrainAugmentation, eval_transform, resize_and_crop
-from pipeline.core.config import TrainConfig
+from pipeline.core.train_config import TrainConfig
 
 SETTINGS = TrainConfig(input_size=32, min_crop_scale=0.3, seed=4)
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.classifier import CosineLinear, build_classifier, load_classifier, weights_to_bytes
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
+from pipeline.core.train_config import TrainConfig
 
 SETTINGS = TrainConfig(input_size=32, temperature=0.1)
 

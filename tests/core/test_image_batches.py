@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_batches import MemoryBatches, check_batches
+from pipeline.core.train_config import TrainConfig
 
 
 def batches(count: int = 23, batch_size: int = 6, rank: int = 0, num_workers: int = 1, seed: int = 0) -> MemoryBatches:

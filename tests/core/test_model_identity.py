@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pipeline.core.classes import load_class_table
-from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.config import RunConfig
 from pipeline.core.model_identity import WHERE_AND_HOW, model_identity
 from pipeline.core.recipe import Recipe
+from pipeline.core.train_config import TrainConfig
 
 
 def make_recipe(identity: str = "a") -> Recipe:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from pipeline.core.augment import TrainAugmentation
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import MemoryBatches
 from pipeline.core.optimizer import build_optimizer
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_loop import EpochMetrics, run_epoch, run_epochs
 
 CPU = torch.device("cpu")
