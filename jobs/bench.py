@@ -18,6 +18,13 @@ COMPARISONS = (
     "stage_over_ray_docs_way",
     "parquet_over_bare_pyarrow",
 )
+TRAINING_COMPARISONS = (
+    "ray_over_bare_ddp",
+    "data_over_tensors",
+    "stream_over_tensors",
+    "loader_over_bare_decode",
+    "stream_over_torchvision_script",
+)
 
 
 @click.group(help=__doc__)
@@ -37,8 +44,22 @@ def generate(job: JobContext, repeats: int, only: tuple[str, ...]) -> None:
     from pipeline.stages.bench_generate import compare
 
     summary = compare(job.config, repeats, only or COMPARISONS, _line)
-    named = [f"{name} {summary[name]:.3f} ({low:.3f} to {high:.3f})" for name, (low, high) in summary["spread"].items()]
-    job.finish(f"median of {repeats}: {', '.join(named)}", summary)
+    _finish(job, repeats, summary)
+
+
+@main.command()
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Of every side, in turn.")
+@click.option("--only", multiple=True, type=click.Choice(TRAINING_COMPARISONS), help="Just these ratios; repeatable.")
+@job_options
+def train(job: JobContext, repeats: int, only: tuple[str, ...]) -> None:
+    """Ray Train, its data and its loader, each against bare torch, ready tensors, bare decoding and a plain script.
+
+    Trains the preset's network on made-up pictures of the recipe's size; the first epoch is not counted. Artifacts go
+    to a temporary folder (TMPDIR); --root is not written.
+    """
+    from pipeline.stages.bench_train import compare_training
+
+    _finish(job, repeats, compare_training(job.config, repeats, only or TRAINING_COMPARISONS, _line))
 
 
 @main.command()
@@ -116,6 +137,11 @@ def gpu(
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
         for record in bench_gpu(plan, Path(directory)):
             _line({"bench": "gpu", **record})
+
+
+def _finish(job: JobContext, repeats: int, summary: dict[str, Any]) -> None:
+    named = [f"{name} {summary[name]:.3f} ({low:.3f} to {high:.3f})" for name, (low, high) in summary["spread"].items()]
+    job.finish(f"median of {repeats}: {', '.join(named)}", summary)
 
 
 def _line(values: dict[str, Any]) -> None:

@@ -205,7 +205,7 @@ def save_model() -> SaveModel:
     """
     from pipeline.core.classes import load_class_table
     from pipeline.core.classifier import build_classifier, weights_to_bytes
-    from pipeline.core.config import TrainConfig
+    from pipeline.core.train_config import TrainConfig
 
     classes = load_class_table("fashion_mnist")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import kornia.augmentation as K
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.core.config import TrainConfig
 from pipeline.core.identity import content_hash
+from pipeline.core.train_config import TrainConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,11 +68,36 @@ def resize_and_crop(images: Tensor, size: int, resize: int | None = None) -> Ten
     return images[:, :, top : top + size, left : left + size]
 
 
-class TrainAugmentation:
-    """RandomResizedCrop and horizontal flip, drawn per image and applied in one batch on the images' device (kornia).
+class Augmentation(Protocol):
+    """Crops of training images, drawn per image and applied in one batch on the images' device.
 
     The draws of a step belong to the global batch, and a worker takes its part of them: they are the same for any
     number of workers, and for a run that was interrupted.
+    """
+
+    def __call__(self, images: Tensor, epoch: int, step: int, part: int = 0, num_parts: int = 1) -> list[Tensor]:
+        """One part of a global batch, augmented and normalised.
+
+        Args:
+            images: uint8 [n, H, W, 3], part `part` of `num_parts` equal ones.
+            epoch: 0-based.
+            step: 0-based, of the epoch.
+            part: of the global batch, 0-based.
+            num_parts: that the batch is cut into: workers times forwards of each.
+
+        Returns:
+            For each resolution float32 [n * crops, 3, S, S], channels_last, the crops of an image side by side; the
+            first has one crop of each image, of `input_size`.
+        """
+
+
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """What the random generator of a step is set to."""
+    return int(content_hash([seed, epoch, step])[:15], 16)
+
+
+class PytorchAugmentation:
+    """RandomResizedCrop and horizontal flip (kornia), as `Augmentation`.
 
     Args:
         config: input size, smallest crop and seed.
@@ -84,28 +111,17 @@ class TrainAugmentation:
         )
         self._flip = K.RandomHorizontalFlip(p=0.5)
 
-    def __call__(self, images: Tensor, epoch: int, step: int, rank: int = 0, num_workers: int = 1) -> Tensor:
-        """One worker's part of a global batch, augmented and normalised.
-
-        Args:
-            images: uint8 [n, H, W, 3], part `rank` of `num_workers` equal ones.
-            epoch: 0-based.
-            step: 0-based, of the epoch.
-            rank: of this worker.
-            num_workers: that share the batch.
-
-        Returns:
-            float32 [n, 3, input_size, input_size], channels_last.
-        """
+    def __call__(self, images: Tensor, epoch: int, step: int, part: int = 0, num_parts: int = 1) -> list[Tensor]:
+        """As `Augmentation`."""
         output = as_float(images)
         count = len(output)
-        shape = torch.Size((count * num_workers, *output.shape[1:]))
-        part = slice(rank * count, (rank + 1) * count)
+        shape = torch.Size((count * num_parts, *output.shape[1:]))
+        rows = slice(part * count, (part + 1) * count)
         with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator of the CPU
-            torch.manual_seed(int(content_hash([self._seed, epoch, step])[:15], 16))
+            torch.manual_seed(step_seed(self._seed, epoch, step))
             for operation in (self._crop, self._flip):
                 drawn = operation.forward_parameters(shape)
-                taken = {name: value if name == "forward_input_shape" else value[part] for name, value in drawn.items()}
+                taken = {name: value if name == "forward_input_shape" else value[rows] for name, value in drawn.items()}
                 output = operation(output, params=taken)
                 shape = torch.Size((shape[0], *output.shape[1:]))
-        return normalise(output)
+        return [normalise(output)]

@@ -19,9 +19,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from pipeline.core.artifact import Store, read_manifest
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
+from pipeline.core.train_config import TrainConfig
 
 NUM_FEATURES = 2048
 """Width of the pooled feature that the head reads."""
@@ -40,11 +40,30 @@ class CosineLinear(nn.Linear):
             return F.linear(F.normalize(features.float(), dim=1), F.normalize(self.weight, dim=1)) / self.temperature
 
 
+class ResNet50(torchvision.models.ResNet):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's ResNet50, names, weights and results alike, that takes several resolutions in one call."""
+
+    def __init__(self) -> None:
+        super().__init__(torchvision.models.resnet.Bottleneck, [3, 4, 6, 3])
+
+    def forward(self, *crops: Tensor) -> Tensor:
+        """Images float32 [N_i, 3, S_i, S_i] by resolution to logits [sum of N_i, classes] by one pass of the head."""
+        features = [self.pooled(images) for images in crops]
+        logits: Tensor = self.fc(features[0] if len(features) == 1 else torch.cat(features))
+        return logits
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The feature [N, 2048] that the head reads."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)
+
+
 def build_classifier(config: TrainConfig, num_classes: int) -> nn.Module:
     """An untrained ResNet50 on the CPU, its weights drawn by `config.seed`: images float32 [N, 3, S, S] to logits."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = torchvision.models.resnet50()
+        model = ResNet50()
         if config.head == "cosine":
             model.fc = CosineLinear(NUM_FEATURES, num_classes, config.temperature)
         else:

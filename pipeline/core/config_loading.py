@@ -22,6 +22,26 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in (PRESETS / "runs").glob("*.yaml"))
 
 
+def training_names() -> list[str]:
+    """Names of the training recipes that ship."""
+    return sorted(path.stem for path in (PRESETS / "trainings").glob("*.yaml"))
+
+
+def expand_training(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`train: "@paper_rn50"` becomes that recipe's values, which then lie over those that were there before it.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    train = values.get("train")
+    if not isinstance(train, str) or not train.startswith("@"):
+        return dict(values)
+    name = train[1:]
+    if name not in training_names():
+        raise InputError(f"train={train!r:.80} is unknown{nearest(name, training_names())}")
+    return {**values, "train": load_yaml(PRESETS / "trainings" / f"{name}.yaml")}
+
+
 class _Loader(yaml.SafeLoader):
     """YAML without code, in which a key given twice is an error: the first one would be lost without a word."""
 
@@ -85,14 +105,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_config(preset: str | None, files: Iterable[str] = (), overrides: Iterable[str] = ()) -> RunConfig:
-    """The run's config: preset, then each config file, then each `--set`, later ones win. Raises `InputError`."""
+    """The run's config: preset, then each config file, then each `--set`, later ones win. Raises `InputError`.
+
+    `train=@NAME` in a config file or `--set` lays a training recipe of presets/trainings over what was there.
+    """
     values: dict[str, Any] = {}
     if preset is not None:
         if preset not in preset_names():
             raise InputError(f"--preset {preset!r} is unknown{nearest(preset, preset_names())}")
         values = load_yaml(PRESETS / "runs" / f"{preset}.yaml")
     for file in files:
-        values = merge(values, load_yaml(Path(file)))
+        values = merge(values, expand_training(load_yaml(Path(file))))
     return validate(RunConfig, apply_overrides(values, overrides))
 
 
@@ -108,7 +131,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         keys, value = parse_override(text)
         for key in reversed(keys):
             value = {key: value}
-        merged = merge(merged, value)
+        merged = merge(merged, expand_training(value))
     return merged
 
 

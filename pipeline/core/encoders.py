@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from pipeline.core.artifact import Store
 from pipeline.core.classifier import build_classifier, load_classifier
-from pipeline.core.config import TrainConfig
 from pipeline.core.identity import content_hash
+from pipeline.core.train_config import TrainConfig
 
 PIXEL_SIDE = 32
 """Pixels of the side to which the raw-pixel baseline shrinks images: 3,072 numbers."""

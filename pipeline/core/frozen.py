@@ -1,4 +1,4 @@
-"""The base of every config model."""
+"""The base of every config."""
 
 from __future__ import annotations
 

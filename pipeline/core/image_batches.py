@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
+from pipeline.core.train_config import TrainConfig
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a driver needs only `check_batches`
     from torch import Tensor
@@ -27,18 +27,26 @@ class ImageBatches(Protocol):
         """The worker's parts of an epoch's batches: images uint8 [n, H, W, 3] and labels int64 [n], on the CPU."""
 
 
+def num_forwards(config: TrainConfig, num_workers: int) -> int:
+    """In how many equal parts a worker's share of a batch goes through: as few as `max_batch_per_worker` allows."""
+    share = config.batch_size // num_workers
+    most = config.max_batch_per_worker or share
+    return next(parts for parts in range(1, share + 1) if share % parts == 0 and share // parts <= most)
+
+
 def check_batches(config: TrainConfig, num_images: int) -> None:
     """Raises `InputError` when a global batch cannot be cut equally, or an epoch would hold none."""
-    if config.batch_size % config.num_workers:
-        raise InputError(
-            f"train.batch_size {config.batch_size} cannot be shared equally by {config.num_workers} workers; make it a "
-            "multiple of train.num_workers"
-        )
-    if config.batch_size // config.num_workers < 2:
-        raise InputError(
-            f"train.batch_size {config.batch_size} leaves one image to each of {config.num_workers} workers, and a "
-            "batch norm needs two; raise it, or lower train.num_workers"
-        )
+    for workers in range(config.min_workers or config.num_workers, config.num_workers + 1):
+        if config.batch_size % workers:
+            raise InputError(
+                f"train.batch_size {config.batch_size} cannot be shared equally by {workers} workers; make it a "
+                "multiple of every number of workers from train.min_workers to train.num_workers"
+            )
+        if config.batch_size // workers // num_forwards(config, workers) < 2:
+            raise InputError(
+                f"train.batch_size {config.batch_size} leaves one image to a forward of each of {workers} workers, and "
+                "a batch norm needs two; change it, train.num_workers or train.max_batch_per_worker"
+            )
     if config.batch_size > num_images:
         raise InputError(
             f"train.batch_size {config.batch_size} is larger than the {num_images} training images; lower it, or "

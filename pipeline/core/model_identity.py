@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.core.config import RunConfig
 from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
 from pipeline.core.recipe import Recipe
+from pipeline.core.train_config import TrainConfig
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -19,6 +20,8 @@ WHERE_AND_HOW = frozenset(
     {
         "device",
         "num_workers",
+        "min_workers",
+        "max_batch_per_worker",
         "num_cpus_per_worker",
         "torch_threads",
         "ingest",
@@ -30,21 +33,34 @@ WHERE_AND_HOW = frozenset(
 """Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
 workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
 
+LATER = frozenset({"multi_crop", "filters", "sync_batch_norm", "ema_decay"})
+"""Fields that came after the first models: in an identity only when they are not at their defaults, so that a model
+keeps the id it was made under."""
+
 
 def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], str]:
     """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
 
     A real twin does not depend on the recipe, so all recipes share it.
     """
-    unused = {"temperature"} if config.train.head == "linear" else set()
+    settings = config.train
+    left_out = {*WHERE_AND_HOW, "data", *(name for name in LATER if at_default(settings, name))}
+    if settings.head == "linear":
+        left_out.add("temperature")
+    left_out.add("multi_crop" if settings.augmentation == "pytorch" else "min_crop_scale")
     identity = {
         "schema_version": SCHEMA_VERSION,
         "data": {"real": REAL_DATA} if config.train.data == "real" else {"image_set": recipe.hash},
         "images_per_class": config.images_per_class,
         "classes": recipe.classes.hash,
-        "train": config.train.model_dump(mode="json", exclude={*WHERE_AND_HOW, *unused, "data"}),
+        "train": settings.model_dump(mode="json", exclude=left_out),
     }
     return identity, content_hash(identity)
+
+
+def at_default(settings: TrainConfig, name: str) -> bool:
+    """Whether a field has its default."""
+    return bool(getattr(settings, name) == TrainConfig.model_fields[name].default)
 
 
 def model_directory(identity_hash: str) -> str:

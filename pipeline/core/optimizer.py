@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from pipeline.core.config import TrainConfig
+from pipeline.core.train_config import TrainConfig
 
 REFERENCE_BATCH = 256
 """Batch that `TrainConfig.learning_rate` is meant for."""

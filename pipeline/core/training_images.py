@@ -15,9 +15,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
 from pipeline.core.errors import InputError
-from pipeline.core.identity import INDEX_BITS
+from pipeline.core.image_filters import NOTHING, is_usable
 from pipeline.core.image_set import damaged_shard, read_columns
-from pipeline.core.schema import OK
 
 COLUMNS = ["image_id", "class_index", "image", "status"]
 """All that training reads of a shard."""
@@ -36,13 +35,16 @@ def stored_side(input_size: int) -> int:
     return input_size * 8 // 7
 
 
-def synthetic_images(store: Store, shards: list[str], config: RunConfig) -> Arrays:
+def synthetic_images(
+    store: Store, shards: list[str], config: RunConfig, left_out: NDArray[np.int64] = NOTHING
+) -> Arrays:
     """The usable images of an image set's prefix, in row order.
 
     Args:
         store: the storage root.
         shards: paths under it that hold the prefix.
         config: images_per_class and the training's input size.
+        left_out: sorted ids of images that are not wanted.
 
     Raises:
         WorkError: a shard cannot be read, or a usable image not be decoded.
@@ -50,32 +52,15 @@ def synthetic_images(store: Store, shards: list[str], config: RunConfig) -> Arra
 
     def read(path: str) -> Arrays:
         table = read_columns(store, path, COLUMNS)
-        return decode_rows(table, config.images_per_class, config.train.input_size, store.uri(path))
+        return decode_rows(table, config.images_per_class, config.train.input_size, store.uri(path), left_out)
 
     with ThreadPoolExecutor(_READERS) as pool:  # object stores answer slowly, and decoding leaves Python
         return join(pool.map(read, shards))
 
 
-def usable_labels(store: Store, shards: list[str], images_per_class: int) -> NDArray[np.int64]:
-    """Labels int64 of the usable images of a prefix, without reading any image. Raises `WorkError`."""
-
-    def read(path: str) -> NDArray[np.int64]:
-        table = read_columns(store, path, ["image_id", "class_index", "status"])
-        labels: NDArray[np.int64] = table["class_index"].to_numpy().astype(np.int64)
-        return labels[is_usable(table, images_per_class)]
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return np.concatenate(list(pool.map(read, shards)))
-
-
-def is_usable(table: pa.Table, images_per_class: int) -> NDArray[np.bool_]:
-    """Rows with status ok inside the prefix, whose last shard may hold more: bool [rows]."""
-    index = table["image_id"].to_numpy() & ((1 << INDEX_BITS) - 1)
-    usable: NDArray[np.bool_] = (table["status"].to_numpy(zero_copy_only=False) == OK) & (index < images_per_class)
-    return usable
-
-
-def decode_rows(table: pa.Table, images_per_class: int, input_size: int, shard: str) -> Arrays:
+def decode_rows(
+    table: pa.Table, images_per_class: int, input_size: int, shard: str, left_out: NDArray[np.int64] = NOTHING
+) -> Arrays:
     """The usable images of a shard: status ok, and inside the prefix of `images_per_class`.
 
     Args:
@@ -83,11 +68,12 @@ def decode_rows(table: pa.Table, images_per_class: int, input_size: int, shard: 
         images_per_class: rows with a larger index (the surplus of the last shard) are left out.
         input_size: of the training, pixels.
         shard: its name, for the error.
+        left_out: sorted ids of images that are not wanted.
 
     Raises:
         WorkError: the image of a row with status ok cannot be decoded.
     """
-    usable = table.filter(pa.array(is_usable(table, images_per_class)))
+    usable = table.filter(pa.array(is_usable(table, images_per_class, left_out)))
     if not len(usable):
         return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
     images = []

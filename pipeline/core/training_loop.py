@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.core.augment import TrainAugmentation
-from pipeline.core.config import TrainConfig
+from pipeline.core.augment import Augmentation, PytorchAugmentation
 from pipeline.core.errors import WorkError
-from pipeline.core.image_batches import ImageBatches
+from pipeline.core.image_batches import ImageBatches, num_forwards
+from pipeline.core.multi_crop import MultiCropAugmentation
 from pipeline.core.optimizer import learning_rate, set_learning_rate
+from pipeline.core.train_config import TrainConfig
+from pipeline.core.training_state import AUTOCAST, TrainingState
 
 LOSS_CHECK_STEPS = 50
 """Steps between looks at the losses: each look waits for the device."""
@@ -25,8 +28,7 @@ EpochMetrics = dict[str, float]
 
 def run_epochs(
     config: TrainConfig,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
     batches: ImageBatches,
     device: torch.device,
     first_epoch: int,
@@ -36,8 +38,7 @@ def run_epochs(
 
     Args:
         config: of the training.
-        model: on the device, wrapped in DDP when there is a process group.
-        optimizer: of `pipeline.core.optimizer`.
+        state: on the device, its model wrapped in DDP when there is a process group.
         batches: this process's part of the data.
         device: where the model is.
         first_epoch: epochs that are done already.
@@ -46,52 +47,57 @@ def run_epochs(
     Raises:
         WorkError: a loss is not finite; every process raises it together, with the step.
     """
-    augment = TrainAugmentation(config)
+    augment = build_augmentation(config)
     for epoch in range(first_epoch, config.epochs):
-        on_epoch(epoch + 1, run_epoch(config, model, optimizer, batches, augment, device, epoch))
+        on_epoch(epoch + 1, run_epoch(config, state, batches, augment, device, epoch))
+
+
+def build_augmentation(config: TrainConfig) -> Augmentation:
+    """The augmentation that a config names."""
+    return PytorchAugmentation(config) if config.augmentation == "pytorch" else MultiCropAugmentation(config)
 
 
 def run_epoch(
     config: TrainConfig,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
     batches: ImageBatches,
-    augment: TrainAugmentation,
+    augment: Augmentation,
     device: torch.device,
     epoch: int,
 ) -> EpochMetrics:
     """One pass over the data (`epoch` is 0-based); arguments and errors as for `run_epochs`.
 
     Returns:
-        loss and accuracy (sums over all processes, divided once), learning_rate (of the last step), images and
-        images_per_s of all; of this process seconds, first_batch_s (wait for the first batch), data_wait_s (for the
-        later ones) and step_s (all the rest).
+        loss (over all crops) and accuracy (over the first crop of each image), sums over all processes divided once,
+        learning_rate (of the last step), images and images_per_s of all; of this process seconds, first_batch_s (wait
+        for the first batch), data_wait_s (for the later ones) and step_s (all the rest).
     """
     rank, num_workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    model.train()
+    forwards = num_forwards(config, num_workers)
+    state.model.train()
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, images
     losses: list[Tensor] = []
     waits: list[float] = []
     start = time.perf_counter()
     steps = batches.steps_per_epoch
     for step, (images, labels) in enumerate(timed(batches.epoch(epoch), waits)):
-        set_learning_rate(optimizer, learning_rate(config, epoch * steps + step, steps))
-        inputs = augment(images.to(device, non_blocking=True), epoch, step, rank, num_workers)
-        labels = labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bfloat16"):
-            logits = model(inputs)
-        loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            losses.append(loss.detach())
-            correct = (logits.argmax(1) == labels).sum()
-            sums += torch.stack([loss.detach() * len(labels), correct, torch.full_like(loss, len(labels))])
-        if len(losses) == LOSS_CHECK_STEPS:
-            check_finite(losses, epoch * steps + step + 1)
+        set_learning_rate(state.optimizer, learning_rate(config, epoch * steps + step, steps))
+        parts = list(zip(images.chunk(forwards), labels.chunk(forwards), strict=True))
+        state.optimizer.zero_grad()
+        for index, (part_images, part_labels) in enumerate(parts):
+            part_images = part_images.to(device, non_blocking=True)
+            part_labels = part_labels.to(device, non_blocking=True)
+            crops = augment(part_images, epoch, step, rank * forwards + index, num_workers * forwards)
+            with state.gradients_apart() if index < forwards - 1 else nullcontext():
+                loss, correct = learn(config, state, crops, part_labels, forwards)
+            with torch.no_grad():
+                losses.append(loss)
+                sums += torch.stack([loss * len(part_labels), correct, torch.full_like(loss, len(part_labels))])
+        state.step()
+        if len(losses) >= LOSS_CHECK_STEPS * forwards:
+            check_finite(losses, epoch * steps + step + 1, forwards)
             losses.clear()
-    check_finite(losses, epoch * steps + len(waits))
+    check_finite(losses, epoch * steps + len(waits), forwards)
     if dist.is_initialized():
         dist.all_reduce(sums)
     loss_sum, num_correct, num_images = sums.tolist()
@@ -99,7 +105,7 @@ def run_epoch(
     return {
         "loss": loss_sum / num_images,
         "accuracy": num_correct / num_images,
-        "learning_rate": optimizer.param_groups[0]["lr"],
+        "learning_rate": state.optimizer.param_groups[0]["lr"],
         "images": num_images,
         "images_per_s": num_images / seconds,
         "seconds": seconds,
@@ -107,6 +113,25 @@ def run_epoch(
         "data_wait_s": sum(waits[1:]),
         "step_s": seconds - sum(waits),
     }
+
+
+def learn(
+    config: TrainConfig, state: TrainingState, crops: list[Tensor], labels: Tensor, forwards: int
+) -> tuple[Tensor, Tensor]:
+    """One forward and backward; the gradients are those of a batch that goes through in `forwards` equal parts.
+
+    Every crop has the label of its image. All resolutions go through the model in one call, as DDP wants it.
+
+    Returns:
+        The mean loss over all crops, and how many first crops are classified right; scalars on the device.
+    """
+    dtype = AUTOCAST[config.mixed_precision]
+    with torch.autocast(labels.device.type, dtype, enabled=dtype is not None):
+        logits = state.model(*crops)
+    every_label = torch.cat([labels.repeat_interleave(len(crop) // len(labels)) for crop in crops])
+    loss = F.cross_entropy(logits.float(), every_label)
+    state.scaler.scale(loss / forwards).backward()
+    return loss.detach(), (logits.detach()[: len(labels)].argmax(1) == labels).sum()
 
 
 def timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
@@ -121,15 +146,18 @@ def timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
         yield item
 
 
-def check_finite(losses: list[Tensor], next_step: int) -> None:
-    """Raises `WorkError` in all processes when one of the losses up to before `next_step` is not finite in any."""
+def check_finite(losses: list[Tensor], next_step: int, forwards: int) -> None:
+    """Raises `WorkError` in all processes when one of the losses up to before `next_step` is not finite in any.
+
+    `losses` has `forwards` of each step.
+    """
     if not losses:
         return
     bad = (~torch.isfinite(torch.stack(losses))).int()
     if dist.is_initialized():
         dist.all_reduce(bad)
     if bad.any():
-        step = next_step - len(losses) + int(bad.ne(0).int().argmax())
+        step = next_step - (len(losses) - int(bad.ne(0).int().argmax()) - 1) // forwards - 1
         raise WorkError(
             f"the training loss is not finite at step {step}; lower train.learning_rate or raise train.warmup_epochs "
             "and run the same command again"

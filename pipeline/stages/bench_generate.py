@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from pipeline.core.config import RunConfig
@@ -16,6 +12,7 @@ from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.bench_processes import run_bare_loop, run_pipeline_call
 from pipeline.stages.bench_ray import run_ray_docs_way, run_stage
 from pipeline.stages.bench_sides import Measured
+from pipeline.stages.bench_turns import take_ratio, turns
 from pipeline.stages.bench_writes import alternate_writes
 from pipeline.stages.generate import local_cpus
 from pipeline.stages.runtime import ray_session
@@ -35,15 +32,6 @@ SIDES: dict[str, Callable[[RunConfig], Measured]] = {
     "ray_docs_way": run_ray_docs_way,
 }
 ON_RAY = ("stage", "ray_docs_way")
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """One ratio over all repeats."""
-
-    median: float
-    lowest: float
-    highest: float
 
 
 def compare(
@@ -73,16 +61,10 @@ def compare(
         measured[side].append(done)
         report({"bench": "generate", "repeat": repeat, "side": side, **done.as_json()})
 
-    for repeat in range(repeats):
-        for on_ray, sides in groupby(order if repeat % 2 == 0 else order[::-1], key=lambda side: side in ON_RAY):
-            # A Ray that idles would still take some of a small machine from the sides without one.
-            session: AbstractContextManager[None] = (
-                ray_session(local_cpus(config.generate)) if on_ray else nullcontext()
-            )
-            with session:
-                for side in sides:
-                    note(repeat, side, SIDES[side](config))
-        if needed - set(order):
+    for repeat, side in turns(order, ON_RAY, repeats, lambda: ray_session(local_cpus(config.generate))):
+        note(repeat, side, SIDES[side](config))
+    if needed - set(order):
+        for repeat in range(repeats):
             for side, done in alternate_writes(config).items():
                 note(repeat, side, done)
     ratios = {name: take_ratio(*(measured[side] for side in RATIOS[name])) for name in wanted}
@@ -96,9 +78,3 @@ def compare(
         **{name: ratio.median for name, ratio in ratios.items()},
         "spread": {name: [ratio.lowest, ratio.highest] for name, ratio in ratios.items()},
     }
-
-
-def take_ratio(ours: Sequence[Measured], peer: Sequence[Measured]) -> Ratio:
-    """Median and spread over repeats of the two rates of the same repeat."""
-    values = [mine.images_per_s / other.images_per_s for mine, other in zip(ours, peer, strict=True)]
-    return Ratio(statistics.median(values), min(values), max(values))

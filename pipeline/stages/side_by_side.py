@@ -9,8 +9,9 @@ from typing import Any
 import ray
 
 from pipeline.core.artifact import Store
-from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.train_config import TrainConfig
 from pipeline.stages.train import train
 
 

@@ -28,6 +28,7 @@ from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_batches import check_batches
 from pipeline.core.model_identity import CONFIG, WEIGHTS, model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.runtime import ray_session
@@ -106,7 +107,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
             run_worker,
             train_loop_config={"job": job},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=settings.num_workers,
+                num_workers=elastic_range(settings),
                 use_gpu=use_gpu,
                 resources_per_worker={"CPU": settings.num_cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
             ),
@@ -138,6 +139,11 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
         raise WorkError(outcome["error"])
     assert outcome["weights_sha256"] is not None
     return outcome["weights_sha256"]
+
+
+def elastic_range(settings: TrainConfig) -> int | tuple[int, int]:
+    """How many workers Ray Train may run with."""
+    return settings.num_workers if settings.min_workers is None else (settings.min_workers, settings.num_workers)
 
 
 def publish(

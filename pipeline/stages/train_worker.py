@@ -22,12 +22,12 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import ImageBatches, MemoryBatches
 from pipeline.core.model_identity import WEIGHTS
-from pipeline.core.optimizer import build_optimizer
 from pipeline.core.training_loop import EpochMetrics, run_epochs
+from pipeline.core.training_state import TrainingState, start_training
 from pipeline.stages.ingest import StreamBatches
 from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob
 
-_WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
+_FACTS = "state.json"
 logger = logging.getLogger(__name__)
 
 
@@ -45,25 +45,26 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     torch.set_num_threads(config.torch_threads)
     rank = ray.train.get_context().get_world_rank()
     network = build_classifier(config, job.num_classes)
-    optimizer_state, history = restore(network)
-    if rank == 0 and history:
-        logger.info("train: going on after epoch %d of %d", len(history), config.epochs)
+    num_workers = ray.train.get_context().get_world_size()
+    if config.sync_batch_norm and num_workers > 1:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     model = distribute(network)
-    optimizer = build_optimizer(network, config)
-    if optimizer_state is not None:
-        optimizer.load_state_dict(optimizer_state)
-    reporter = Reporter(job, network, optimizer, history, rank)
+    state = start_training(config, network, model)
+    history = restore(state)
+    if rank == 0 and history:
+        logger.info("train: going on after epoch %d of %d with %d workers", len(history), config.epochs, num_workers)
+    reporter = Reporter(job, state, history, rank)
     try:
         batches = open_batches(job, rank)
         device = ray.train.torch.get_device()
-        run_epochs(config, model, optimizer, batches, device, len(history), reporter.on_epoch)
+        run_epochs(config, state, batches, device, len(history), reporter.on_epoch)
     except WorkError as error:
         return {"error": str(error), "weights_sha256": None}
     finally:
         reporter.close()
     if rank != 0:
         return {"error": None, "weights_sha256": None}
-    weights = weights_to_bytes(network)
+    weights = weights_to_bytes(state.trained)
     job.store.write_bytes(f"{job.model_dir}/{WEIGHTS}", weights)
     return {"error": None, "weights_sha256": sha256_bytes(weights)}
 
@@ -99,23 +100,14 @@ class Reporter:
 
     Args:
         job: of the worker.
-        network: not wrapped in DDP.
-        optimizer: its optimizer.
+        state: of the training.
         history: metrics of the epochs that are done, extended here.
         rank: of the worker.
     """
 
-    def __init__(
-        self,
-        job: WorkerJob,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        history: list[EpochMetrics],
-        rank: int,
-    ) -> None:
+    def __init__(self, job: WorkerJob, state: TrainingState, history: list[EpochMetrics], rank: int) -> None:
         self._job = job
-        self._network = network
-        self._optimizer = optimizer
+        self._state = state
         self._history = history
         self._rank = rank
         self._tracker = ThreadPoolExecutor(1)  # importing MLflow, or a slow server, must not hold up the other workers
@@ -133,7 +125,7 @@ class Reporter:
             ray.train.report({"epoch": done, **metrics})
             return
         with tempfile.TemporaryDirectory() as directory:
-            save_checkpoint(Path(directory), self._network, self._optimizer, self._history, self._job.config)
+            save_checkpoint(Path(directory), self._state, self._history, self._job.config)
             ray.train.report({"epoch": done, **metrics}, ray.train.Checkpoint.from_directory(directory))
 
     def close(self) -> None:
@@ -158,29 +150,22 @@ def write_metrics(store: Store, model_dir: str, history: list[EpochMetrics]) -> 
     store.write_bytes(f"{model_dir}/{METRICS}", lines.encode())
 
 
-def save_checkpoint(
-    directory: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: list[EpochMetrics],
-    config: RunConfig,
-) -> None:
-    """Weights, optimizer, config, rows seen and the metrics of the epochs done."""
-    torch.save(network.state_dict(), directory / _WEIGHTS)
-    torch.save(optimizer.state_dict(), directory / _OPTIMIZER)
+def save_checkpoint(directory: Path, state: TrainingState, history: list[EpochMetrics], config: RunConfig) -> None:
+    """A file of every part of the state; config, rows seen and the metrics of the epochs done."""
+    for part, values in state.state_dicts().items():
+        torch.save(values, directory / f"{part}.pt")
     rows_seen = sum(metrics["images"] for metrics in history)
-    state = {"history": history, "rows_seen": rows_seen, "config": config.model_dump(mode="json")}
-    (directory / _STATE).write_text(json.dumps(state), encoding="utf-8")
+    facts = {"history": history, "rows_seen": rows_seen, "config": config.model_dump(mode="json")}
+    (directory / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
-def restore(network: nn.Module) -> tuple[dict[str, Any] | None, list[EpochMetrics]]:
-    """Load Ray's last checkpoint into `network`; the optimizer's state and the metrics so far, or (None, [])."""
+def restore(state: TrainingState) -> list[EpochMetrics]:
+    """Load Ray's last checkpoint into the state; the metrics so far, empty without a checkpoint."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return None, []
+        return []
     with checkpoint.as_directory() as name:
-        directory = Path(name)
-        network.load_state_dict(torch.load(directory / _WEIGHTS, map_location="cpu", weights_only=True))
-        optimizer_state = torch.load(directory / _OPTIMIZER, map_location="cpu", weights_only=True)
-        state = json.loads((directory / _STATE).read_text(encoding="utf-8"))
-    return optimizer_state, state["history"]
+        files = Path(name).glob("*.pt")
+        state.load_state_dicts({f.stem: torch.load(f, map_location="cpu", weights_only=True) for f in files})
+        history: list[EpochMetrics] = json.loads((Path(name) / _FACTS).read_text(encoding="utf-8"))["history"]
+    return history

@@ -10,12 +10,12 @@ from PIL import Image
 from pipeline.core.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    TrainAugmentation,
+    PytorchAugmentation,
     eval_crop,
     eval_transform,
     resize_and_crop,
 )
-from pipeline.core.config import TrainConfig
+from pipeline.core.train_config import TrainConfig
 
 SETTINGS = TrainConfig(input_size=32, min_crop_scale=0.3, seed=4)
 
@@ -30,38 +30,38 @@ def in_0_1(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def test_workers_parts_make_the_global_batch() -> None:
-    augment, images = TrainAugmentation(SETTINGS), random_images(8)
-    whole = augment(images, epoch=1, step=2)
-    parts = [augment(images[4 * rank : 4 * rank + 4], 1, 2, rank, num_workers=2) for rank in range(2)]
+    augment, images = PytorchAugmentation(SETTINGS), random_images(8)
+    (whole,) = augment(images, epoch=1, step=2)
+    parts = [augment(images[4 * part : 4 * part + 4], 1, 2, part, num_parts=2)[0] for part in range(2)]
     assert torch.equal(torch.cat(parts), whole)
 
 
 @pytest.mark.parametrize("change", [{"epoch": 1}, {"step": 1}, {"seed": 5}])
 def test_draws_differ_by_epoch_step_and_seed(change: dict[str, int]) -> None:
     images = random_images(4)
-    first = TrainAugmentation(SETTINGS)(images, epoch=0, step=0)
+    (first,) = PytorchAugmentation(SETTINGS)(images, epoch=0, step=0)
     where = {"epoch": 0, "step": 0, **{k: v for k, v in change.items() if k != "seed"}}
-    other = TrainAugmentation(SETTINGS.model_copy(update={"seed": change.get("seed", 4)}))(images, **where)
+    other = PytorchAugmentation(SETTINGS.model_copy(update={"seed": change.get("seed", 4)}))(images, **where)[0]
     assert not torch.equal(first, other)
-    assert torch.equal(first, TrainAugmentation(SETTINGS)(images, epoch=0, step=0))
+    assert torch.equal(first, PytorchAugmentation(SETTINGS)(images, epoch=0, step=0)[0])
 
 
 def test_draws_differ_between_the_images_of_a_batch() -> None:
     same = random_images(1).expand(16, -1, -1, -1)
-    assert len({tuple(image.flatten().tolist()) for image in TrainAugmentation(SETTINGS)(same, 0, 0)}) == 16
+    assert len({tuple(image.flatten().tolist()) for image in PytorchAugmentation(SETTINGS)(same, 0, 0)[0]}) == 16
 
 
 def test_global_random_state_is_left_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    TrainAugmentation(SETTINGS)(random_images(2), 0, 0)
+    PytorchAugmentation(SETTINGS)(random_images(2), 0, 0)
     assert torch.equal(torch.rand(4), expected)
 
 
 def test_without_cropping_an_image_is_itself_or_its_mirror() -> None:
     images = random_images(64)
-    augmented = TrainAugmentation(SETTINGS.model_copy(update={"min_crop_scale": 1.0}))(images, 0, 0)
+    augmented = PytorchAugmentation(SETTINGS.model_copy(update={"min_crop_scale": 1.0}))(images, 0, 0)[0]
     plain = eval_transform(images, 32)
     as_is = (augmented - plain).abs().amax((1, 2, 3)) < 1e-5
     mirrored = (augmented - plain.flip(3)).abs().amax((1, 2, 3)) < 1e-5
@@ -73,7 +73,7 @@ def test_without_cropping_an_image_is_itself_or_its_mirror() -> None:
 
 def test_crop_keeps_at_least_the_given_share_and_reaches_it() -> None:
     ramp = torch.arange(32, dtype=torch.uint8).view(1, 1, 32, 1).expand(256, 32, 32, 3)  # value = column
-    out = in_0_1(TrainAugmentation(SETTINGS)(ramp, 0, 0))[:, 0] * 255
+    out = in_0_1(PytorchAugmentation(SETTINGS)(ramp, 0, 0)[0])[:, 0] * 255
     widths = (out.amax((1, 2)) - out.amin((1, 2)) + 1) / 32
     lower = (0.3 * 3 / 4) ** 0.5  # the narrowest crop of the smallest area
     assert widths.min() > lower - 0.04

@@ -10,9 +10,9 @@ from torch import nn
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.classifier import CosineLinear, build_classifier, load_classifier, weights_to_bytes
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
+from pipeline.core.train_config import TrainConfig
 
 SETTINGS = TrainConfig(input_size=32, temperature=0.1)
 
@@ -91,3 +91,17 @@ def test_damaged_weights_are_a_work_error(tmp_root: str, weights: bytes) -> None
     publish(store, weights)
     with pytest.raises(WorkError, match=r"model\.safetensors is damaged"):
         load_classifier(store, "models/x")
+
+
+def test_it_is_torchvisions_resnet50_and_several_resolutions_are_several_passes_with_one_head() -> None:
+    from torchvision.models import resnet50
+
+    network = build_classifier(SETTINGS, 10).eval()
+    plain = resnet50()
+    plain.fc = network.fc
+    plain.load_state_dict(network.state_dict())
+    images = torch.rand(2, 3, 32, 32), torch.rand(3, 3, 16, 16)
+    with torch.inference_mode():
+        logits = network(*images)
+        expected = torch.cat([plain.eval()(part) for part in images])
+    torch.testing.assert_close(logits, expected)

@@ -152,3 +152,29 @@ def test_overrides_can_be_laid_over_a_resolved_config() -> None:
     assert (changed.train.data, changed.images_per_class, changed.recipe) == ("real", 800, config.recipe)
     with pytest.raises(InputError, match=r"did you mean 'epochs'"):
         with_overrides(config, ["train.epoch=1"])
+
+
+def test_a_training_recipe_lies_over_the_preset_and_under_what_comes_later(tmp_path: Path) -> None:
+    plain = load_config("imagenet100_sd")
+    config = load_config("imagenet100_sd", overrides=["train=@paper_rn50", "train.batch_size=256"])
+    assert (config.train.augmentation, config.train.multi_crop.num_local) == ("dino_multicrop", 8)
+    assert (config.train.batch_size, config.train.ingest) == (256, "stream")
+    assert config.recipe == plain.recipe
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: '@paper_rn50'")
+    assert load_config("imagenet100_sd", [str(file)]).train.batch_size == 1024
+
+
+def test_an_unknown_training_recipe_is_named_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"train='@paper_rn5' is unknown; did you mean 'paper_rn50'"):
+        load_config("fashion", overrides=["train=@paper_rn5"])
+
+
+@pytest.mark.parametrize("preset", ["imagenet100_sd", "imagenet1k_sd"])
+def test_paper_rn50_has_the_papers_learning_rates(preset: str) -> None:
+    from pipeline.core.optimizer import learning_rate
+
+    settings = load_config(preset, overrides=["train=@paper_rn50"]).train
+    rates = [learning_rate(settings, step, steps_per_epoch=100) for step in range(10_001)]
+    assert rates[0] == 0 and rates[500] == pytest.approx(0.2) and rates[1000] == max(rates) == pytest.approx(0.4)
+    assert rates[5500] == pytest.approx((0.4 + 1e-6) / 2) and rates[10_000] == pytest.approx(1e-6)

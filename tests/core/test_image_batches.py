@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
-from pipeline.core.image_batches import MemoryBatches, check_batches
+from pipeline.core.image_batches import MemoryBatches, check_batches, num_forwards
+from pipeline.core.train_config import TrainConfig
 
 
 def batches(count: int = 23, batch_size: int = 6, rank: int = 0, num_workers: int = 1, seed: int = 0) -> MemoryBatches:
@@ -53,7 +53,9 @@ def test_global_batches_do_not_depend_on_the_number_of_workers(num_workers: int)
     ("settings", "num_images", "message"),
     [
         (TrainConfig(batch_size=9, num_workers=2), 100, "cannot be shared equally by 2 workers"),
-        (TrainConfig(batch_size=2, num_workers=2), 100, "leaves one image to each of 2 workers"),
+        (TrainConfig(batch_size=2, num_workers=2), 100, "leaves one image to a forward of each of 2 workers"),
+        (TrainConfig(batch_size=16, num_workers=4, min_workers=2), 100, "cannot be shared equally by 3 workers"),
+        (TrainConfig(batch_size=10, num_workers=2, max_batch_per_worker=3), 100, "leaves one image to a forward"),
         (TrainConfig(batch_size=64, num_workers=2), 63, "larger than the 63 training images"),
     ],
 )
@@ -64,3 +66,8 @@ def test_impossible_batches_are_input_errors(settings: TrainConfig, num_images: 
 
 def test_possible_batches_pass() -> None:
     check_batches(TrainConfig(batch_size=64, num_workers=2), 64)
+
+
+@pytest.mark.parametrize(("most", "workers", "expected"), [(None, 1, 1), (256, 4, 1), (255, 4, 2), (64, 1, 16)])
+def test_a_share_goes_through_in_as_few_equal_parts_as_allowed(most: int | None, workers: int, expected: int) -> None:
+    assert num_forwards(TrainConfig(batch_size=1024, max_batch_per_worker=most), workers) == expected

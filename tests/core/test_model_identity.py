@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.classes import load_class_table
-from pipeline.core.config import RunConfig, TrainConfig
+from pipeline.core.config import RunConfig
+from pipeline.core.config_loading import load_config
 from pipeline.core.model_identity import WHERE_AND_HOW, model_identity
-from pipeline.core.recipe import Recipe
+from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.train_config import FilterConfig, MultiCropConfig, TrainConfig
 
 
 def make_recipe(identity: str = "a") -> Recipe:
-    classes = load_class_table("fashion_mnist")
-    return Recipe({"x": identity}, identity * 64, classes, list(range(10)), [("{{ c }}", 1.0)], [], [], 2.0)
+    return replace(resolve_recipe(RunConfig()), hash=identity * 64)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,10 @@ def make_recipe(identity: str = "a") -> Recipe:
         ("temperature", 0.2),
         ("mixed_precision", "bfloat16"),
         ("input_size", 64),
+        ("augmentation", "dino_multicrop"),
+        ("sync_batch_norm", True),
+        ("ema_decay", 0.99),
+        ("filters", FilterConfig(min_pixel_std=3)),
     ],
 )
 def test_what_moves_the_result_changes_the_identity(field: str, value: Any) -> None:
@@ -40,13 +44,9 @@ def test_what_moves_the_result_changes_the_identity(field: str, value: Any) -> N
 
 def test_where_and_how_does_not_change_the_identity() -> None:
     config = RunConfig()
-    changed = config.model_copy(
-        update={
-            "train": config.train.model_copy(
-                update={"num_workers": 4, "torch_threads": 3, "ingest": "stream", "device": "cuda", "max_failures": 0}
-            )
-        }
-    )
+    how = {"num_workers": 4, "torch_threads": 3, "ingest": "stream", "device": "cuda", "max_failures": 0}
+    how |= {"min_workers": 1, "max_batch_per_worker": 8}
+    changed = config.model_copy(update={"train": config.train.model_copy(update=how)})
     assert model_identity(changed, make_recipe()) == model_identity(config, make_recipe())
     assert set(TrainConfig.model_fields) >= WHERE_AND_HOW
 
@@ -66,3 +66,28 @@ def test_number_of_images_and_class_table_are_in_the_identity() -> None:
     assert model_identity(config, fewer_classes)[1] != model_identity(config, recipe)[1]
     more = config.model_copy(update={"images_per_class": 201})
     assert model_identity(more, recipe)[1] != model_identity(config, recipe)[1]
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "expected"),
+    [
+        ("fashion", [], "62c42f37ec0ba971fd33b547293ccd30cd9e9bfa32e10206c80a7e4e043b4d40"),
+        ("imagenet100_sd", [], "ccafc065bfb183f8e8702b49b2ada02fc0993545f9314a1c3daf7615201627a5"),
+        (
+            "fashion",
+            ["train.data=real", "train.head=linear"],
+            "e4477bb8cb88a035b4de0cc547f7493b9d3641a6f3fb482c8a17a73f1cd9efc5",
+        ),
+    ],
+)
+def test_ids_that_models_were_made_under_stay(preset: str, overrides: list[str], expected: str) -> None:
+    config = load_config(preset, overrides=overrides)
+    assert model_identity(config, replace(resolve_recipe(config), hash="a" * 64))[1] == expected
+
+
+def test_crops_that_are_not_used_are_not_in_the_identity() -> None:
+    crops = {"multi_crop": MultiCropConfig(num_local=2)}
+    plain, many = RunConfig(), RunConfig(train=TrainConfig(augmentation="dino_multicrop"))
+    for config, same in ((plain, True), (many, False)):
+        changed = config.model_copy(update={"train": config.train.model_copy(update=crops)})
+        assert (model_identity(changed, make_recipe()) == model_identity(config, make_recipe())) is same

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.core.classifier import build_classifier
-from pipeline.core.config import TrainConfig
 from pipeline.core.optimizer import build_optimizer, learning_rate, set_learning_rate
+from pipeline.core.train_config import TrainConfig
 
 SETTINGS = TrainConfig(
     input_size=32, epochs=10, batch_size=64, learning_rate=0.4, warmup_epochs=2, final_learning_rate=1e-6

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from pipeline.core.classifier import TrainedClassifier
-from pipeline.core.config import TrainConfig
 from pipeline.core.errors import InputError
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.real_images import ArrayImages
@@ -15,6 +14,7 @@ from pipeline.core.scoring import check_sizes, main_set, score_sets
 from pipeline.core.set_scores import aupr
 from pipeline.core.test_set_opening import OpenSet
 from pipeline.core.test_sets import SetSpec
+from pipeline.core.train_config import TrainConfig
 
 NUM_CLASSES = 8
 

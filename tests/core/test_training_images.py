@@ -14,8 +14,10 @@ from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import row_image_id, split_image_id
+from pipeline.core.image_filters import select_images
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe
+from pipeline.core.train_config import FilterConfig
 from pipeline.core.training_images import (
     Arrays,
     check_classes,
@@ -24,7 +26,6 @@ from pipeline.core.training_images import (
     real_images,
     stored_side,
     synthetic_images,
-    usable_labels,
 )
 from tests.image_sets import pictures_by_class, small_config, write_image_set
 
@@ -59,13 +60,13 @@ def test_rows_that_are_not_ok_are_left_out(tmp_root: str, status: str) -> None:
     expected = [recipe.permutation[row % 10] for row in range(20) if row not in (3, 11)]
     assert labels.tolist() == expected
     assert len(images) == 18
-    assert usable_labels(store, shards_of(recipe, 1), 2).tolist() == expected
+    assert select_images(store, shards_of(recipe, 1), 2, FilterConfig()).labels.tolist() == expected
 
 
 def test_usable_labels_are_those_of_the_decoded_images(tmp_root: str) -> None:
     store, config = Store.open(tmp_root), small_config(images_per_class=4, shard_size=30)
     recipe = write_image_set(config, store)
-    labels = usable_labels(store, shards_of(recipe, 2), 4)
+    labels = select_images(store, shards_of(recipe, 2), 4, FilterConfig()).labels
     assert labels.tolist() == read(store, recipe, config, 2)[1].tolist()
 
 

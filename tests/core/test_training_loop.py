@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.augment import TrainAugmentation
-from pipeline.core.config import TrainConfig
+from pipeline.core.augment import PytorchAugmentation
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import MemoryBatches
-from pipeline.core.optimizer import build_optimizer
-from pipeline.core.training_loop import EpochMetrics, run_epoch, run_epochs
+from pipeline.core.multi_crop import MultiCropAugmentation
+from pipeline.core.train_config import MultiCropConfig, TrainConfig
+from pipeline.core.training_loop import EpochMetrics, learn, run_epoch, run_epochs
+from pipeline.core.training_state import start_training
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(
@@ -31,17 +33,26 @@ def four_colours(count: int = 64) -> MemoryBatches:
     return MemoryBatches(images.astype(np.uint8), labels, seed=0, batch_size=16)
 
 
-def small_network() -> nn.Module:
+class SmallNetwork(nn.Sequential):
+    """One convolution and a head, without a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+    def forward(self, *crops: torch.Tensor) -> torch.Tensor:
+        return torch.cat([nn.Sequential.forward(self, crop) for crop in crops])
+
+
+def small_network() -> SmallNetwork:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), *pool, nn.Linear(8, 4))
+        return SmallNetwork()
 
 
 def train(settings: TrainConfig, network: nn.Module, first_epoch: int = 0) -> list[tuple[int, EpochMetrics]]:
     done: list[tuple[int, EpochMetrics]] = []
-    optimizer = build_optimizer(network, settings)
-    run_epochs(settings, network, optimizer, four_colours(), CPU, first_epoch, lambda n, m: done.append((n, m)))
+    state = start_training(settings, network)
+    run_epochs(settings, state, four_colours(), CPU, first_epoch, lambda n, m: done.append((n, m)))
     return done
 
 
@@ -65,17 +76,17 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_going_on_from_an_epoch_ends_where_an_unbroken_run_ends() -> None:
     unbroken, broken = small_network(), small_network()
     settings = SETTINGS.model_copy(update={"epochs": 4})
-    optimizer = build_optimizer(broken, settings)
-    augment = TrainAugmentation(settings)
+    state = start_training(settings, broken)
+    augment = PytorchAugmentation(settings)
     for epoch in range(2):
-        run_epoch(settings, broken, optimizer, four_colours(), augment, CPU, epoch)
-    resumed = build_optimizer(broken, settings)
-    resumed.load_state_dict(optimizer.state_dict())
+        run_epoch(settings, state, four_colours(), augment, CPU, epoch)
+    resumed = start_training(settings, copy.deepcopy(broken))
+    resumed.load_state_dicts(state.state_dicts())
     done: list[int] = []
-    run_epochs(settings, broken, resumed, four_colours(), CPU, 2, lambda n, _: done.append(n))
+    run_epochs(settings, resumed, four_colours(), CPU, 2, lambda n, _: done.append(n))
     train(settings, unbroken)
     assert done == [3, 4]
-    for ours, theirs in zip(broken.parameters(), unbroken.parameters(), strict=True):
+    for ours, theirs in zip(resumed.network.parameters(), unbroken.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -91,9 +102,8 @@ def test_metrics_are_sums_over_images_divided_once() -> None:
             return self.bias.expand(len(images), 4)
 
     settings = SETTINGS.model_copy(update={"learning_rate": 1e-12})
-    network = Constant()
-    optimizer = build_optimizer(network, settings)
-    metrics = run_epoch(settings, network, optimizer, four_colours(), TrainAugmentation(settings), CPU, 0)
+    state = start_training(settings, Constant())
+    metrics = run_epoch(settings, state, four_colours(), PytorchAugmentation(settings), CPU, 0)
     assert metrics["accuracy"] == 0.25
     assert metrics["loss"] == pytest.approx((np.log(2) + 3 * np.log(6)) / 4, rel=1e-5)
     assert metrics["images"] == 64
@@ -116,9 +126,8 @@ class SlowBatches(MemoryBatches):
 def test_waiting_for_data_is_timed_apart_from_steps_and_the_first_batch_apart() -> None:
     memory = four_colours()
     slow = SlowBatches(memory.images, memory.labels, 0, 16)
-    network = small_network()
     metrics = run_epoch(
-        SETTINGS, network, build_optimizer(network, SETTINGS), slow, TrainAugmentation(SETTINGS), CPU, 0
+        SETTINGS, start_training(SETTINGS, small_network()), slow, PytorchAugmentation(SETTINGS), CPU, 0
     )
     assert 0.4 <= metrics["first_batch_s"] < 0.6
     assert 0.15 <= metrics["data_wait_s"] < 0.4
@@ -147,6 +156,78 @@ def test_a_loss_that_is_no_number_stops_with_the_step(step: int) -> None:
 def test_bfloat16_autocast_reaches_the_network() -> None:
     seen: list[torch.dtype] = []
     network = small_network()
-    network[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))  # type: ignore[operator]
+    network[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     train(SETTINGS.model_copy(update={"epochs": 1, "mixed_precision": "bfloat16"}), network)
     assert set(seen) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("augmentation", ["pytorch", "dino_multicrop"])
+def test_a_batch_in_two_forwards_gives_the_losses_of_one(augmentation: str) -> None:
+    settings = SETTINGS.model_copy(
+        update={"epochs": 2, "augmentation": augmentation, "multi_crop": MultiCropConfig(num_local=2, local_size=10)}
+    )
+    whole = train(settings, small_network())
+    parts = train(settings.model_copy(update={"max_batch_per_worker": 8}), small_network())
+    for (_, one), (_, two) in zip(whole, parts, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["images"] == one["images"] == 64
+
+
+def test_every_crop_counts_in_the_loss_and_has_its_images_label() -> None:
+    class ByBrightness(nn.Module):
+        """Says a class by an image's first pixel, so that a wrong label is a loss."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, *crops: torch.Tensor) -> torch.Tensor:
+            levels = torch.cat([(crop[:, 0, 0, 0] * 0.229 + 0.485) * 255 / 60 for crop in crops])
+            return -self.scale * (levels[:, None] - torch.arange(4)).abs()
+
+    plain = {name: 0.0 for name in MultiCropConfig.model_fields if name.endswith("_probability")}
+    settings = SETTINGS.model_copy(
+        update={"multi_crop": MultiCropConfig.model_validate({"num_local": 3, "local_size": 8, **plain})}
+    )
+    labels = torch.arange(16) % 4
+    images = (labels * 60).to(torch.uint8).view(16, 1, 1, 1).expand(16, 16, 16, 3)
+    state = start_training(settings, ByBrightness())
+    crops = MultiCropAugmentation(settings)(images, 0, 0)
+    assert [len(crop) for crop in crops] == [16, 48]
+    loss, correct = learn(settings, state, crops, labels, forwards=1)
+    assert loss.item() < 0.01 and correct.item() == 16
+
+
+def test_the_running_mean_is_what_is_published_and_survives_a_checkpoint() -> None:
+    settings = SETTINGS.model_copy(update={"ema_decay": 0.9, "epochs": 1})
+    network = small_network()
+    state = start_training(settings, network)
+    first = [parameter.detach().clone() for parameter in network.parameters()]
+    run_epochs(settings, state, four_colours(), CPU, 0, lambda _n, _m: None)
+    assert state.trained is not network
+    for mean, start, end in zip(state.trained.parameters(), first, network.parameters(), strict=True):
+        assert (mean - end).norm() < (start - end).norm()  # on the way
+        assert not torch.equal(mean, end)
+    again = start_training(settings, small_network())
+    again.load_state_dicts(state.state_dicts())
+    for ours, theirs in zip(again.trained.parameters(), state.trained.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_running_mean_has_the_known_value() -> None:
+    settings = SETTINGS.model_copy(update={"ema_decay": 0.9})
+    layer = nn.Linear(1, 1, bias=False)
+    state = start_training(settings, layer)
+    for value in (1.0, 2.0, 3.0):  # the first one is taken as it is
+        with torch.no_grad():
+            layer.weight.fill_(value)
+        layer.weight.grad = torch.zeros_like(layer.weight)
+        state.step()
+    assert next(state.trained.parameters()).item() == pytest.approx((1 * 0.9 + 2 * 0.1) * 0.9 + 3 * 0.1)
+
+
+def test_float16_keeps_gradients_that_it_could_not_hold() -> None:
+    settings = SETTINGS.model_copy(update={"mixed_precision": "float16", "epochs": 25})
+    done = train(settings, small_network())  # GradScaler on the CPU, the same class as on cuda
+    assert start_training(settings, small_network()).scaler.is_enabled()
+    assert done[-1][1]["accuracy"] > 0.9

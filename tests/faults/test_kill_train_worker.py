@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.config_loading import load_config
 from pipeline.stages.train import read_metrics
+from tests.bare_training import train_in_processes
 from tests.conftest import REPOSITORY
 from tests.image_sets import NO_MODEL
 
@@ -94,3 +96,6 @@ def test_run_finishes_after_a_worker_was_killed(victim: int, tmp_path: Path) -> 
     metrics = read_metrics(Store.open(str(root)), f"models/{path.parent.name}")
     assert [line["epoch"] for line in metrics] == list(range(1, EPOCHS + 1))
     assert [line["images"] for line in metrics] == [80] * EPOCHS
+    overrides = ["images_per_class=8", *(f"{name}={value}" for name, value in settings.items())]
+    undisturbed = train_in_processes(load_config("fashion", overrides=overrides), tmp_path)
+    assert [line["loss"] for line in metrics] == pytest.approx([line["loss"] for line in undisturbed], rel=1e-6)

@@ -61,3 +61,25 @@ def test_jobs_bench_gpu_without_one_is_an_error(cli: Cli) -> None:
 @pytest.mark.parametrize("words", [("generate", "--only", "speed"), ("scale", "--rows", "-1")])
 def test_a_wrong_option_is_one_line(cli: Cli, words: tuple[str, ...]) -> None:
     cli("jobs.bench", *words, "--preset", "fashion").check_error(2, words[1])
+
+
+def test_jobs_bench_train_measures_every_side_in_one_run(cli: Cli, tmp_path: Path) -> None:
+    sizes = ["images_per_class=4", "generate.shard_size=20", "train.epochs=2", "train.batch_size=16"]
+    given = [word for size in (*sizes, "train.warmup_epochs=1") for word in ("--set", size)]
+    words = ["--preset", "fashion", "--root", str(tmp_path / "unused"), *given, "--repeats", "1", "--json"]
+    done = cli("jobs.bench", "train", *words, env=temporary(tmp_path))
+    rates = {line["side"]: line["images_per_s"] for line in lines(done) if "side" in line}
+    assert done.json["images"] == 40 and done.json["workers"] == 2
+    assert {name: done.json[name] for name in done.json["spread"]} == {
+        "ray_over_bare_ddp": rates["ray_memory"] / rates["bare_ddp"],
+        "data_over_tensors": rates["bare_ddp"] / rates["tensors"],
+        "stream_over_tensors": rates["ray_stream"] / rates["tensors"],
+        "loader_over_bare_decode": rates["loader"] / rates["bare_decode"],
+        "stream_over_torchvision_script": rates["ray_stream"] / rates["torchvision_script"],
+    }
+    assert not (tmp_path / "unused").exists() and list(tmp_path.glob("synthclones-bench-*")) == []
+
+
+def test_jobs_bench_train_refuses_a_training_without_a_timed_epoch(cli: Cli, tmp_path: Path) -> None:
+    words = ["--preset", "fashion", "--root", str(tmp_path / "unused"), "--set", "train.epochs=1"]
+    cli("jobs.bench", "train", *words).check_error(2, "train.epochs is 1", "train.epochs=3")

@@ -13,11 +13,12 @@ from pipeline.core.artifact import Store
 from pipeline.core.augment import eval_transform
 from pipeline.core.classes import load_class_table
 from pipeline.core.classifier import build_classifier
-from pipeline.core.config import RunConfig, TrackingConfig, TrainConfig
+from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.identity import image_id
 from pipeline.core.schema import IMAGE_SCHEMA
+from pipeline.core.train_config import TrainConfig
 from pipeline.stages.evaluate import evaluate
 
 CLASSES = load_class_table("fashion_mnist")

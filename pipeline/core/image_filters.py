@@ -1,0 +1,127 @@
+"""Which images of a set a training uses: status, prefix, thresholds, duplicates; what is left out is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.core.artifact import Store
+from pipeline.core.errors import InputError
+from pipeline.core.identity import INDEX_BITS
+from pipeline.core.image_set import read_columns
+from pipeline.core.schema import OK
+from pipeline.core.train_config import FilterConfig
+
+NOTHING: NDArray[np.int64] = np.zeros(0, np.int64)
+_READERS = 16  # shards read at the same time: object stores answer in tens of milliseconds each
+_ABOUT = ["image_id", "class_index", "status"]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The images of a prefix that a training uses.
+
+    Args:
+        labels: int64, of those that stay, in row order.
+        left_out: int64, sorted ids of usable images that the filters leave out.
+        counts: how many, by filter and class index; an image counts at the first filter that it fails.
+    """
+
+    labels: NDArray[np.int64]
+    left_out: NDArray[np.int64]
+    counts: dict[str, dict[int, int]]
+
+
+def select_images(store: Store, shards: list[str], images_per_class: int, filters: FilterConfig) -> Selection:
+    """Look through a prefix without reading any image.
+
+    Rows are looked at in their order, so of equal images the one with the lowest index stays, and a longer prefix
+    leaves out the same ones of the shorter. An image that is left out is not replaced.
+
+    Args:
+        store: the storage root.
+        shards: paths under it that hold the prefix, in order.
+        images_per_class: rows with a larger index are not of the prefix.
+        filters: of the training.
+
+    Raises:
+        InputError: `max_nsfw_score` is given and images have no score.
+        WorkError: a shard cannot be read.
+    """
+    columns = [*_ABOUT, *filter_columns(filters)]
+    labels, left_out = [], []
+    counts: dict[str, dict[int, int]] = {}
+    seen: set[tuple[int, str]] = set()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for table in pool.map(partial(read_columns, store, columns=columns), shards):
+            usable = table.filter(pa.array(is_usable(table, images_per_class)))
+            classes = usable["class_index"].to_numpy().astype(np.int64)
+            kept = np.ones(len(usable), bool)
+            for name, check in _checks(filters, seen):
+                passed = check(usable, kept)
+                for label in classes[kept & ~passed].tolist():
+                    by_class = counts.setdefault(name, {})
+                    by_class[label] = by_class.get(label, 0) + 1
+                kept &= passed
+            labels.append(classes[kept])
+            left_out.append(usable["image_id"].to_numpy()[~kept])
+    return Selection(np.concatenate(labels), np.sort(np.concatenate(left_out)), counts)
+
+
+def filter_columns(filters: FilterConfig) -> list[str]:
+    """The columns that the filters look at."""
+    asked = {
+        "pixel_std": filters.min_pixel_std is not None,
+        "nsfw_score": filters.max_nsfw_score is not None,
+        "phash": filters.drop_duplicates,
+    }
+    return [name for name, wanted in asked.items() if wanted]
+
+
+Check = Callable[[pa.Table, NDArray[np.bool_]], NDArray[np.bool_]]
+"""Which rows pass, given which ones the filters before it let through."""
+
+
+def _checks(filters: FilterConfig, seen: set[tuple[int, str]]) -> Iterator[tuple[str, Check]]:
+    """The filters that are on, by name; `seen` holds class and hash of the images that stayed so far."""
+    if filters.min_pixel_std is not None:
+        lowest = filters.min_pixel_std
+        yield "min_pixel_std", lambda rows, _: rows["pixel_std"].to_numpy() >= lowest
+    if filters.max_nsfw_score is not None:
+        highest = filters.max_nsfw_score
+        yield "max_nsfw_score", lambda rows, _: _nsfw_scores(rows) <= highest
+    if filters.drop_duplicates:
+        yield "drop_duplicates", partial(_first_of_its_kind, seen)
+
+
+def _nsfw_scores(rows: pa.Table) -> NDArray[np.float32]:
+    if rows["nsfw_score"].null_count:
+        raise InputError(
+            "train.filters.max_nsfw_score is given, but images of the set have no nsfw_score: no safety checker "
+            "looked at them; leave the filter out, or make the set with recipe.safety_model"
+        )
+    scores: NDArray[np.float32] = rows["nsfw_score"].to_numpy()
+    return scores
+
+
+def _first_of_its_kind(seen: set[tuple[int, str]], rows: pa.Table, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    passed = np.ones(len(rows), bool)
+    keys = list(zip(rows["class_index"].to_pylist(), rows["phash"].to_pylist(), strict=True))
+    for row in np.flatnonzero(kept):
+        passed[row] = keys[row] not in seen
+        seen.add(keys[row])
+    return passed
+
+
+def is_usable(table: pa.Table, images_per_class: int, left_out: NDArray[np.int64] = NOTHING) -> NDArray[np.bool_]:
+    """Rows with status ok inside the prefix, whose last shard may hold more, and not left out: bool [rows]."""
+    ids = table["image_id"].to_numpy()
+    inside = (ids & ((1 << INDEX_BITS) - 1)) < images_per_class
+    usable: NDArray[np.bool_] = inside & (table["status"].to_numpy(zero_copy_only=False) == OK)
+    return usable & ~np.isin(ids, left_out) if len(left_out) else usable

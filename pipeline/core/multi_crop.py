@@ -1,0 +1,159 @@
+"""DINO's multi-crop augmentation, per crop and in batches: one global and several local crops of every image.
+
+Values: naver/trex, the code base beside the paper, which merges DINO's two global crops into one. Order of DINO: crop,
+flip, colour jitter, grayscale, blur, solarize. Same distribution as torchvision's transforms image by image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import kornia.augmentation as K
+import torch
+from kornia.color import rgb_to_grayscale
+from kornia.enhance import (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_hue,
+    adjust_saturation_with_gray_subtraction,
+)
+from kornia.filters import gaussian_blur2d
+from torch import Tensor
+
+from pipeline.core.augment import CROP_RATIO, as_float, normalise, step_seed
+from pipeline.core.crop_resize import crop_and_resize
+from pipeline.core.train_config import MultiCropConfig, TrainConfig
+
+_BLUR_SIGMAS = 3
+"""Standard deviations on each side that the blur's kernel holds."""
+_ADJUST = (
+    adjust_brightness_accumulative,
+    adjust_contrast_with_mean_subtraction,
+    adjust_saturation_with_gray_subtraction,
+    adjust_hue,
+)
+"""With torchvision's meaning of the factors."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One kind of crop.
+
+    Args:
+        crops: of each image.
+        size: pixels.
+        scale: lowest and highest share of the area.
+        blur_probability: of a crop.
+        solarize_probability: of a crop.
+    """
+
+    crops: int
+    size: int
+    scale: tuple[float, float]
+    blur_probability: float
+    solarize_probability: float
+
+
+class Draws(NamedTuple):
+    """What is drawn for n crops, on the CPU.
+
+    boxes int64 [n, 4] of left, top, width, height; mirrored, jittered, grey, blurred, solarized bool [n]; factors
+    float32 [n, 4] of brightness, contrast and saturation (1: as it is) and hue (radians); order int64 [n, 4] in which
+    these four are applied; sigma float32 [n], pixels.
+    """
+
+    boxes: Tensor
+    mirrored: Tensor
+    jittered: Tensor
+    factors: Tensor
+    order: Tensor
+    grey: Tensor
+    blurred: Tensor
+    sigma: Tensor
+    solarized: Tensor
+
+
+class MultiCropAugmentation:
+    """As `pipeline.core.augment.Augmentation`: global crops, then local ones.
+
+    Args:
+        config: input size, seed and `multi_crop`.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        crops = config.multi_crop
+        self._seed = config.seed
+        self._colours = crops
+        self.views = [
+            View(1, config.input_size, crops.global_scale, crops.global_blur_probability, crops.solarize_probability)
+        ]
+        if crops.num_local:
+            self.views.append(
+                View(crops.num_local, crops.local_size, crops.local_scale, crops.local_blur_probability, 0.0)
+            )
+
+    def __call__(self, images: Tensor, epoch: int, step: int, part: int = 0, num_parts: int = 1) -> list[Tensor]:
+        """As `Augmentation`."""
+        pixels = as_float(images)
+        count, _, height, width = pixels.shape
+        outputs = []
+        with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator of the CPU
+            torch.manual_seed(step_seed(self._seed, epoch, step))
+            for view in self.views:
+                drawn = draw(view, self._colours, count * num_parts, height, width)
+                share = count * view.crops
+                mine = Draws(*(values[part * share : (part + 1) * share] for values in drawn))
+                outputs.append(normalise(render(pixels, mine, view.size, self._colours)))
+        return outputs
+
+
+def draw(view: View, colours: MultiCropConfig, num_images: int, height: int, width: int) -> Draws:
+    """The draws of all crops of a view for images of `height` x `width` pixels, from torch's global CPU generator."""
+    count = num_images * view.crops
+    generator = K.RandomResizedCrop((view.size, view.size), scale=view.scale, ratio=CROP_RATIO)
+    corners = generator.forward_parameters(torch.Size((count, 3, height, width)))["src"].long()
+    first, last = corners[:, 0], corners[:, 2]  # of the box's pixels, both inside
+    spread = torch.tensor([colours.brightness, colours.contrast, colours.saturation, colours.hue * 2 * math.pi])
+    factors = torch.tensor([1.0, 1.0, 1.0, 0.0]) + (torch.rand(count, 4) * 2 - 1) * spread
+    low, high = colours.blur_sigma
+
+    def chance(probability: float) -> Tensor:
+        return torch.rand(count) < probability
+
+    return Draws(
+        boxes=torch.cat([first, last - first + 1], dim=1),
+        mirrored=chance(0.5),
+        jittered=chance(colours.jitter_probability),
+        factors=factors,
+        order=torch.rand(count, 4).argsort(dim=1),
+        grey=chance(colours.grayscale_probability),
+        blurred=chance(view.blur_probability),
+        sigma=low + torch.rand(count) * (high - low),
+        solarized=chance(view.solarize_probability),
+    )
+
+
+def render(pixels: Tensor, draws: Draws, size: int, colours: MultiCropConfig) -> Tensor:
+    """Images float [n, 3, H, W] in 0..1 to their crops [n * k, 3, size, size] in 0..1, as drawn."""
+    crops = crop_and_resize(pixels, draws.boxes, size, draws.mirrored)
+    for position in range(4):
+        for kind, adjust in enumerate(_ADJUST):
+            chosen = _rows(draws.jittered & (draws.order[:, position] == kind), crops)
+            if len(chosen):
+                crops[chosen] = adjust(crops[chosen], draws.factors[:, kind].to(crops)[chosen]).clamp(0, 1)
+    grey = _rows(draws.grey, crops)
+    crops[grey] = rgb_to_grayscale(crops[grey]).expand(-1, 3, -1, -1)
+    blurred = _rows(draws.blurred, crops)
+    if len(blurred):
+        kernel = 2 * math.ceil(_BLUR_SIGMAS * colours.blur_sigma[1]) + 1
+        sigma = draws.sigma.to(crops)[blurred, None].expand(-1, 2)
+        crops[blurred] = gaussian_blur2d(crops[blurred], (kernel, kernel), sigma)
+    solarized = draws.solarized.to(crops.device)[:, None, None, None]
+    return torch.where(solarized & (crops >= 0.5), 1 - crops, crops)
+
+
+def _rows(chosen: Tensor, like: Tensor) -> Tensor:
+    """Row numbers of the true ones; found on the CPU, where the draws are, so that no device is waited for."""
+    return chosen.nonzero()[:, 0].to(like.device)

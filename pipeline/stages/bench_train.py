@@ -1,0 +1,127 @@
+"""Training beside its peers: what is compared with what."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
+from pipeline.core.image_batches import check_batches
+from pipeline.stages.bench_sides import Measured
+from pipeline.stages.bench_train_bare import (
+    run_bare_ddp,
+    run_bare_decode,
+    run_tensors,
+    run_torchvision_script,
+    timed_rate,
+    with_train,
+)
+from pipeline.stages.bench_train_set import BenchSet, write_bench_set
+from pipeline.stages.bench_turns import take_ratio, turns
+from pipeline.stages.ingest import StreamBatches, open_training_data
+from pipeline.stages.runtime import ray_session
+from pipeline.stages.train import read_metrics, train
+
+RATIOS = {
+    "ray_over_bare_ddp": ("ray_memory", "bare_ddp"),
+    "data_over_tensors": ("bare_ddp", "tensors"),
+    "stream_over_tensors": ("ray_stream", "tensors"),
+    "loader_over_bare_decode": ("loader", "bare_decode"),
+    "stream_over_torchvision_script": ("ray_stream", "torchvision_script"),
+}
+"""Ours over the peer's rate; 1 is level, more is better."""
+
+
+def run_ray(data: BenchSet, ingest: str) -> Measured:
+    """`jobs.train` as it is; the rate is that of its loop, without the first epoch, as for the sides without Ray."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
+        store = Store.open(root)
+        images = Path(data.store.uri(data.recipe.images_dir))
+        (Path(root) / "images").mkdir()
+        (Path(root) / data.recipe.images_dir).symlink_to(images)
+        summary = train(with_train(data.config, ingest=ingest), store)
+        history = read_metrics(store, summary["model_dir"])
+    rate = timed_rate([(line["images"], line["seconds"]) for line in history])
+    return Measured(rate, time.perf_counter() - began, {"data_wait_s": sum(line["data_wait_s"] for line in history)})
+
+
+def run_loader(data: BenchSet) -> Measured:
+    """Ray Data as a training streams it, into one consumer that does nothing; the first epoch is not counted."""
+    began = time.perf_counter()
+    config = with_train(data.config, ingest="stream")
+    opened = open_training_data(config, data.recipe, data.store)
+    share, epochs = config.train.batch_size, []
+    batches = StreamBatches(
+        opened.stream(data.store, config).iterator(), opened.num_images // share, share, opened.shard_size, 0
+    )
+    for epoch in range(config.train.epochs):
+        start = time.perf_counter()
+        images = sum(len(labels) for _, labels in batches.epoch(epoch))
+        epochs.append((float(images), time.perf_counter() - start))
+    return Measured(timed_rate(epochs), time.perf_counter() - began)
+
+
+SIDES: dict[str, Callable[[BenchSet], Measured]] = {
+    "bare_ddp": run_bare_ddp,
+    "tensors": run_tensors,
+    "torchvision_script": run_torchvision_script,
+    "bare_decode": run_bare_decode,
+    "ray_memory": lambda data: run_ray(data, "memory"),
+    "ray_stream": lambda data: run_ray(data, "stream"),
+    "loader": run_loader,
+}
+ON_RAY = ("ray_memory", "ray_stream", "loader")
+
+
+def compare_training(
+    config: RunConfig, repeats: int, wanted: Sequence[str], report: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Run every side that the wanted ratios need, in turn, `repeats` times; each second repeat in the other order.
+
+    Args:
+        config: of the run; every side trains on its whole prefix, or reads it, `train.epochs` times.
+        repeats: of every side, >= 1.
+        wanted: keys of `RATIOS`.
+        report: told of every finished side.
+
+    Returns:
+        The median of each wanted ratio under its name, `spread` (lowest and highest), and what was compared; JSON-able.
+
+    Raises:
+        InputError: one epoch only, no synthetic data, or an impossible batch.
+    """
+    settings = config.train
+    if settings.epochs < 2:
+        raise InputError("train.epochs is 1, and the first epoch is not counted; give e.g. --set train.epochs=3")
+    if settings.data == "real":
+        raise InputError("train.data=real has no image set to stream; use --set train.data=synthetic")
+    config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": False})})
+    needed = {side for name in wanted for side in RATIOS[name]}
+    measured: dict[str, list[Measured]] = {side: [] for side in needed}
+    cpus = max(4, os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
+        data = write_bench_set(config, Path(root))
+        check_batches(settings, len(data.recipe.classes) * config.images_per_class)
+        order = [side for side in SIDES if side in needed]
+        for repeat, side in turns(order, ON_RAY, repeats, lambda: ray_session(cpus)):
+            seeded = replace(data, config=with_train(config, seed=settings.seed + repeat))
+            done = SIDES[side](seeded)
+            measured[side].append(done)
+            report({"bench": "train", "repeat": repeat, "side": side, **done.as_json()})
+    ratios = {name: take_ratio(*(measured[side] for side in RATIOS[name])) for name in wanted}
+    return {
+        "bench": "train",
+        "images": len(data.recipe.classes) * config.images_per_class,
+        "workers": settings.num_workers,
+        "repeats": repeats,
+        **{name: ratio.median for name, ratio in ratios.items()},
+        "spread": {name: [ratio.lowest, ratio.highest] for name, ratio in ratios.items()},
+    }

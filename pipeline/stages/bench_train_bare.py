@@ -1,0 +1,202 @@
+"""The sides of a training benchmark without Ray: bare DDP with our loop, a plain torchvision script, bare decoding."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import WorkError
+from pipeline.core.image_batches import MemoryBatches
+from pipeline.core.image_set import read_columns
+from pipeline.core.training_images import COLUMNS, decode_rows, synthetic_images
+from pipeline.stages.bench_sides import Measured
+from pipeline.stages.bench_train_set import BenchSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Epochs = list[tuple[float, float]]
+"""(images over all processes, seconds) of each epoch."""
+
+
+@dataclass(frozen=True)
+class OneBatch:
+    """The same ready tensors in every step, as `pipeline.core.image_batches.ImageBatches`: data that costs nothing."""
+
+    images: Tensor
+    labels: Tensor
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:  # noqa: ARG002 - of the protocol
+        """As `ImageBatches.epoch`."""
+        for _ in range(self.steps_per_epoch):
+            yield self.images, self.labels
+
+
+def run_bare_ddp(data: BenchSet) -> Measured:
+    """Our loop on images in memory in processes of torch.distributed alone."""
+    return _in_group(data, _our_loop, "memory")
+
+
+def run_tensors(data: BenchSet) -> Measured:
+    """The same with one batch that is there already."""
+    return _in_group(data, _our_loop, "tensors")
+
+
+def run_torchvision_script(data: BenchSet) -> Measured:
+    """ImageFolder, torchvision's transforms, a DataLoader with one process for each worker, DDP, cross-entropy."""
+    return _in_group(data, _torchvision_loop, str(data.folder))
+
+
+def run_bare_decode(data: BenchSet) -> Measured:
+    """As many processes as there are training workers read shards and decode them, and keep nothing."""
+    count = data.config.train.num_workers
+    shards = data.shards
+    began = time.perf_counter()
+    with multiprocessing.get_context("forkserver").Pool(count) as pool:
+        pool.map(_warm, range(count), chunksize=1)
+        started = time.perf_counter()
+        images = sum(pool.starmap(_decode_shard, [(data, shard) for shard in shards], chunksize=1))
+        seconds = time.perf_counter() - started
+    return Measured(images / seconds, time.perf_counter() - began)
+
+
+def timed_rate(epochs: Epochs) -> float:
+    """Images per second without the first epoch, which warms up."""
+    return sum(images for images, _ in epochs[1:]) / sum(seconds for _, seconds in epochs[1:])
+
+
+def _warm(_: int) -> None:
+    import PIL.JpegImagePlugin  # noqa: F401 - the first image would pay for it
+
+
+def _decode_shard(data: BenchSet, shard: str) -> int:
+    table = read_columns(data.store, shard, COLUMNS)
+    _, labels = decode_rows(table, data.config.images_per_class, data.config.train.input_size, shard)
+    return len(labels)
+
+
+Loop = Callable[[BenchSet, str, int, Any], Epochs]
+
+
+def _in_group(data: BenchSet, loop: Loop, source: str) -> Measured:
+    began = time.perf_counter()
+    count = data.config.train.num_workers
+    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
+        meeting = Path(directory) / "meeting"
+        context = multiprocessing.get_context("spawn")  # daemons of a forkserver may not have DataLoader's children
+        queue = context.SimpleQueue()
+        processes = [
+            context.Process(target=_member, args=(rank, meeting, data, loop, source, queue)) for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        epochs: Epochs = queue.get()
+        for process in processes:
+            process.join()
+    if not epochs:
+        raise WorkError("a process of torch.distributed failed; its error stands above")
+    return Measured(timed_rate(epochs), time.perf_counter() - began)
+
+
+def _member(rank: int, meeting: Path, data: BenchSet, loop: Loop, source: str, queue: Any) -> None:
+    import torch
+    import torch.distributed as dist
+
+    settings = data.config.train
+    torch.set_num_threads(settings.torch_threads)
+    cuda = settings.device == "cuda"
+    if cuda:
+        torch.cuda.set_device(rank)
+    dist.init_process_group(
+        "nccl" if cuda else "gloo", init_method=meeting.as_uri(), rank=rank, world_size=settings.num_workers
+    )
+    try:
+        epochs = loop(data, source, rank, torch.device("cuda", rank) if cuda else torch.device("cpu"))
+    except BaseException:
+        queue.put([])  # the parent waits for it
+        raise
+    if rank == 0:
+        queue.put(epochs)
+    dist.destroy_process_group()
+
+
+def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
+    from torch.nn.parallel import DistributedDataParallel
+
+    from pipeline.core.classifier import build_classifier
+    from pipeline.core.training_loop import run_epochs
+    from pipeline.core.training_state import start_training
+
+    config, settings = data.config, data.config.train
+    images, labels = synthetic_images(data.store, data.shards, config)
+    batches: Any = MemoryBatches(images, labels, settings.seed, settings.batch_size, rank, settings.num_workers)
+    if source == "tensors":
+        first_images, first_labels = next(batches.epoch(0))
+        batches = OneBatch(first_images, first_labels, batches.steps_per_epoch)
+    epochs: Epochs = []
+    network = build_classifier(settings, len(data.recipe.classes)).to(device)
+    model = DistributedDataParallel(
+        network, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True, broadcast_buffers=False
+    )
+    state = start_training(settings, network, model)
+    run_epochs(settings, state, batches, device, 0, lambda _, done: epochs.append((done["images"], done["seconds"])))
+    return epochs
+
+
+def _torchvision_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
+    import torch
+    import torchvision
+    from torch.nn.parallel import DistributedDataParallel
+    from torchvision import transforms
+
+    from pipeline.core.augment import IMAGENET_MEAN, IMAGENET_STD
+    from pipeline.core.training_state import AUTOCAST
+
+    settings = data.config.train
+    chain = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(settings.input_size, (settings.min_crop_scale, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    folder = torchvision.datasets.ImageFolder(source, chain)
+    share = settings.batch_size // settings.num_workers
+    sampler: Any = torch.utils.data.DistributedSampler(folder, drop_last=True)
+    loader: Any = torch.utils.data.DataLoader(
+        folder, share, sampler=sampler, num_workers=1, drop_last=True, persistent_workers=True
+    )
+    network = torchvision.models.resnet50(num_classes=len(folder.classes)).to(device)
+    model = DistributedDataParallel(network, [device] if device.type == "cuda" else None)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    criterion, dtype = torch.nn.CrossEntropyLoss(), AUTOCAST[settings.mixed_precision]
+    epochs: Epochs = []
+    for epoch in range(settings.epochs):
+        sampler.set_epoch(epoch)
+        start, images_seen, loss = time.perf_counter(), 0, torch.zeros(())
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                loss = criterion(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            images_seen += len(labels) * settings.num_workers
+        assert np.isfinite(loss.item()), rank
+        epochs.append((images_seen, time.perf_counter() - start))
+    return epochs
+
+
+def with_train(config: RunConfig, **changes: Any) -> RunConfig:
+    """A config with other training settings."""
+    return config.model_copy(update={"train": config.train.model_copy(update=changes)})
