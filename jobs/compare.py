@@ -12,6 +12,7 @@ import click
 
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.errors import InputError
+from pipeline.core.model_identity import named_model
 
 
 @click.command(help=__doc__)
@@ -19,7 +20,7 @@ from pipeline.core.errors import InputError
 @job_options
 def main(job: JobContext, models: tuple[str, ...]) -> None:
     """Score the models and print the table."""
-    settings = [[_directory(name) for name in word.split(",")] for word in models]
+    settings = [[named_model(name) for name in word.split(",")] for word in models]
     if len(settings) < 2:
         raise InputError("give at least two models to compare, as directory names under models/")
     # Torch and its friends take seconds to import: --help, --dry-run and a wrong option do not wait for them.
@@ -29,12 +30,6 @@ def main(job: JobContext, models: tuple[str, ...]) -> None:
     folder = job.store.uri(found["directory"])
     human = f"\n{found.pop('text')}\ncomparison.md and comparison.json in {folder}"
     job.finish(human, {**found, "directory": folder})
-
-
-def _directory(name: str) -> str:
-    if "/" in name or name in ("", ".", ".."):
-        raise InputError(f"{name!r} is no directory name under models/; give its 16 digits")
-    return f"models/{name}"
 
 
 if __name__ == "__main__":

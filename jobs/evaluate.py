@@ -12,6 +12,7 @@ import click
 
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.errors import InputError
+from pipeline.core.model_identity import GROUPS, named_model
 
 
 @click.command(help=__doc__)
@@ -27,7 +28,6 @@ def main(context: JobContext, seeds: tuple[int, ...], twin: bool, model_ids: tup
     if model_ids and (seeds or twin):
         raise InputError("--model names the models itself; leave out --seed and --twin")
     # Torch and its friends take seconds to import: --help, --dry-run and a wrong option do not wait for them.
-    from pipeline.core.model_identity import GROUPS
     from pipeline.core.recipe import resolve_recipe
     from pipeline.stages.evaluate import evaluate, trained_models
 
@@ -49,16 +49,13 @@ def _by_group(context: JobContext, model_ids: tuple[str, ...]) -> dict[str, list
 
     found: dict[str, list[str]] = {}
     for model_id in dict.fromkeys(model_ids):
-        if "/" in model_id or model_id in ("", ".", ".."):
-            raise InputError(f"--model {model_id!r} is no directory name under models/; give its 16 digits")
-        directory = f"models/{model_id}"
+        directory = named_model(model_id)
         found.setdefault(load_classifier(context.store, directory).train.data, []).append(directory)
     return found
 
 
 def _table(metrics: Mapping[str, Any]) -> str:
     """The verdict for people, one line per twin."""
-    from pipeline.core.model_identity import GROUPS
     from pipeline.core.report import percent, points
 
     lines = [f"{'trained on':<12}{'images':>9}{'seeds':>7}{'top-1':>16}{'top-' + str(metrics['top_k']):>16}{'ECE':>9}"]
@@ -98,7 +95,6 @@ def _shift_table(metrics: Mapping[str, Any]) -> list[str]:
 def _corruption_table(metrics: Mapping[str, Any]) -> list[str]:
     """Accuracy on clean and on corrupted images, one line per twin; nothing when none were asked for."""
     from pipeline.core.corruption_names import FAMILIES
-    from pipeline.core.model_identity import GROUPS
 
     found = metrics.get("corruptions")
     if not found:

@@ -29,6 +29,7 @@ RUN_BY = {
     "jobs.train": "tests/jobs/test_train.py",
     "jobs.evaluate": "tests/jobs/test_evaluate.py",
     "jobs.compare": "tests/jobs/test_compare.py",
+    "jobs.register": "tests/jobs/test_register.py",
     "jobs.transfer": "tests/jobs/test_transfer.py",
     "jobs.analyze": "tests/jobs/test_analyze.py",
     "jobs.audit": "tests/jobs/test_audit.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
 from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
 from pipeline.core.recipe import Recipe
 from pipeline.core.train_config import TrainConfig
@@ -66,3 +67,10 @@ def at_default(settings: TrainConfig, name: str) -> bool:
 def model_directory(identity_hash: str) -> str:
     """Where a model lies under the storage root."""
     return f"models/{identity_hash[:ID_LENGTH]}"
+
+
+def named_model(name: str) -> str:
+    """The directory of a model that a user names. Raises `InputError` for what is no directory name."""
+    if "/" in name or name in ("", ".", ".."):
+        raise InputError(f"{name!r} is no directory name under models/; give its 16 digits")
+    return f"models/{name}"

@@ -10,7 +10,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.encoders import Encoder, pixel_encoder, random_encoder
 from pipeline.core.errors import InputError
 from pipeline.core.identity import canonical_json, content_hash
-from pipeline.core.model_identity import CONFIG, GROUPS
+from pipeline.core.model_identity import CONFIG, GROUPS, named_model
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.evaluate import trained_models
 
@@ -32,11 +32,8 @@ def chosen_encoders(
     """
     if model_ids and (seeds or twin):
         raise InputError("--model names the models itself; leave out --seed and --twin")
-    for name in model_ids:
-        if "/" in name or name in ("", ".", ".."):
-            raise InputError(f"--model {name!r} is no directory name under models/; give its 16 digits")
     if model_ids:
-        directories = [f"models/{name}" for name in dict.fromkeys(model_ids)]
+        directories = [named_model(name) for name in dict.fromkeys(model_ids)]
     else:
         groups = tuple(reversed(GROUPS)) if twin else (config.train.data,)
         chosen = list(dict.fromkeys(seeds or (config.train.seed,)))

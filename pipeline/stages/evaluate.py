@@ -28,7 +28,8 @@ from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
 from pipeline.core.test_sets import known_sets
 from pipeline.core.tracking_uri import ui_command
 from pipeline.core.verdict import ScoredModel, check_comparable, verdict
-from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.run_handle import RunHandle
+from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
 REPORT_VERSION = 1
@@ -102,6 +103,9 @@ def evaluate(
     params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
     with tracked_run(config, store, "evaluate", report_id, params, parents) as run:
+        for name, one in sets.items():
+            sizes = {"images": len(one.images), "classes": len(one.overlap)}
+            run.log_dataset(name, one.images.fingerprint, one.images.name, sizes, "evaluation")
         scored = [_scored(path, model, sets, config, len(classes), say) for path, model in models.items()]
         corrupted = _corrupted(models, sets[main], config, say)
         images = sets[main].images

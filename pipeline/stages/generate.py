@@ -23,9 +23,10 @@ from pipeline.stages.preflight import check_storage, is_wanted, preflight
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.pulse import ask, start_pulse
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shard_pool import finished_shards
-from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.tracking import tracked_run
 
 
 def generate(
@@ -68,6 +69,8 @@ def generate(
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
         )
+        hours = manifest["seconds"] * manifest["num_actors"] / 3600
+        run.set_tags({"synthclones.device": manifest["device"], "synthclones.worker_hours": f"{hours:.4f}"})
     check_failures(config, recipe, store, manifest["failed"], manifest["rows"], manifest["failure_reasons"])
     return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
 

@@ -31,8 +31,9 @@ from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
-from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.tracking import tracked_run
 from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
@@ -82,6 +83,7 @@ def train(config: RunConfig, store: Store) -> dict[str, Any]:
             publish(config, recipe, store, model_dir, data, identity, weights_sha256)
         drop_checkpoints(store, model_dir)
         manifest = read_manifest(store, model_dir, "run the same command again")
+        log_data(run, store, manifest)
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
             run.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
     return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
@@ -177,6 +179,18 @@ def publish(
         "versions": installed_versions("torch", "torchvision", "ray"),
     }
     store.write_json(f"{model_dir}/{MANIFEST}", manifest)
+
+
+def log_data(run: RunHandle, store: Store, manifest: dict[str, Any]) -> None:
+    """Tell MLflow what the model was trained on, and what that took."""
+    source, train = manifest["data"], manifest["config"]["train"]
+    name = source.get("image_set") or " ".join(str(value) for value in source.values())
+    where = store.uri(name) if "image_set" in source else name
+    run.log_dataset(
+        name, source.get("set_sha256", name), where, {"images": manifest["num_images"], **source}, "training"
+    )
+    hours = manifest["seconds"] * train["num_workers"] / 3600
+    run.set_tags({"synthclones.device": train["device"], "synthclones.worker_hours": f"{hours:.4f}"})
 
 
 def drop_checkpoints(store: Store, model_dir: str) -> None:

@@ -22,7 +22,8 @@ from pipeline.core.transfer_datasets import Images, MissingSetError, TransferSet
 from pipeline.core.transfer_folders import open_folder
 from pipeline.core.transfer_summary import ProbeRun, summary
 from pipeline.core.transfer_table import DIGITS, FASHION_MNIST, NAMED, open_built_in
-from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.run_handle import RunHandle
+from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
 TRANSFER_VERSION = 1

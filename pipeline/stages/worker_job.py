@@ -10,7 +10,7 @@ import ray
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.training_images import Arrays
-from pipeline.stages.tracking import RunHandle
+from pipeline.stages.run_handle import RunHandle
 
 METRICS = "metrics.jsonl"
 STREAM = "train"

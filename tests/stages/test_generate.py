@@ -15,7 +15,7 @@ from pipeline.core.shard_maker import ShardMaker
 from pipeline.stages.bench_null import NullMakers
 from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
-from pipeline.stages.tracking import RunHandle
+from pipeline.stages.run_handle import RunHandle
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import pickle
@@ -8,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,9 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
 from pipeline.core.tracking_uri import tracking_uri
-from pipeline.stages import tracking
-from pipeline.stages.tracking import RunHandle, tracked_run
+from pipeline.stages.run_handle import RunHandle, mlflow_client
+from pipeline.stages.tracking import tracked_run
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +39,11 @@ def start(store: Store, artifact_id: str, job: str = "train", params=None, paren
 
 
 def fetch(run: RunHandle):
-    return tracking._client(run.uri).get_run(run.run_id)
+    return mlflow_client(run.uri).get_run(run.run_id)
 
 
 def steps(run: RunHandle, name: str) -> list[tuple[int, float]]:
-    return [(p.step, p.value) for p in tracking._client(run.uri).get_metric_history(run.run_id, name)]
+    return [(p.step, p.value) for p in mlflow_client(run.uri).get_metric_history(run.run_id, name)]
 
 
 def test_default_database_lies_in_the_root(store: Store):
@@ -216,7 +219,7 @@ def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
         server.start()
     assert [step for step, _ in steps(run, "loss")] == list(range(50))
     assert fetch(run).info.status == "FINISHED"
-    assert [f.path for f in tracking._client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
+    assert [f.path for f in mlflow_client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
     assert sum("does not answer" in r.getMessage() for r in caplog.records) == 1
 
 
@@ -236,3 +239,22 @@ def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server
     assert again.run_id == run.run_id
     assert steps(again, "loss") == [(0, 3.0), (1, 2.0)]
     assert fetch(run).info.status == "FINISHED"
+
+
+def test_data_sets_that_were_read_stand_once_with_the_run(store: Store):
+    for _ in range(2):
+        with start(store, "data") as run:
+            run.log_dataset("images/ab", "ab" * 32, "s3://bucket/images/ab", {"images": 7}, "training")
+    (found,) = fetch(run).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == ("images/ab", "ab" * 18)
+    assert "s3://bucket/images/ab" in found.dataset.source and json.loads(found.dataset.profile) == {"images": 7}
+    assert [tag.value for tag in found.tags] == ["training"]
+
+
+def test_tags_tell_the_code_that_ran(store: Store):
+    with start(store, "code") as run:
+        pass
+    tags = fetch(run).data.tags
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
+    assert tags["synthclones.version.ray"] == version("ray")
