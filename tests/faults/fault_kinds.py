@@ -76,7 +76,7 @@ class KillNode(Quiet):
 
     def strike(self, scene: Scene) -> None:
         victim = scene.lab.random.choice(scene.lab.nodes.workers)
-        hit = [pid for pid in scene.makers() if scene.lab.nodes.worker_of(pid) is victim]
+        hit = [pid for pid in scene.actors() if scene.lab.nodes.worker_of(pid) is victim]
         at_s = time.time()
         scene.lab.nodes.kill_worker(victim)
         scene.record(self.kind, at_s, hit)
@@ -89,7 +89,7 @@ class KillAllNodes(Quiet):
     kind = "all nodes"
 
     def strike(self, scene: Scene) -> None:
-        hit, nodes = scene.makers(), scene.lab.nodes
+        hit, nodes = scene.actors(), scene.lab.nodes
         at_s = time.time()
         count = len(nodes.workers)
         for node in nodes.workers:
@@ -109,7 +109,7 @@ class KillDriver(Quiet):
     kind = "driver"
 
     def strike(self, scene: Scene) -> None:
-        hit = scene.makers()
+        hit = scene.actors()
         at_s = time.time()
         scene.running.kill()
         scene.record(self.kind, at_s, hit)
@@ -135,7 +135,7 @@ class KillHead(Quiet):
     driver_survives = False
 
     def strike(self, scene: Scene) -> None:
-        hit = scene.makers()
+        hit = scene.actors()
         at_s = time.time()
         scene.lab.nodes.kill_head()
         said_s = None

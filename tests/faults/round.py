@@ -96,6 +96,10 @@ class Scene:
     def makers(self) -> list[int]:
         return self.lab.makers(self.began_s)
 
+    def actors(self) -> list[int]:
+        """Makers and those that are about to be: one may begin its first shard in the instant in which it is killed."""
+        return sorted({*self.makers(), *(process.pid for process in self.lab.nodes.actors())})
+
     def record(self, kind: str, at_s: float, pids: list[int], said_s: float | None = None) -> None:
         self.strikes.append(Strike(kind, at_s, frozenset(pids), said_s))
         said = "" if said_s is None else f", said so after {said_s:.1f} s"
