@@ -177,6 +177,21 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return call
 
 
+@pytest.fixture
+def here(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """As `cli`, but in this process, which saves seconds of imports: for commands that leave nothing behind in it."""
+
+    def call(module: str, *words: object, env: dict[str, str | None] | None = None) -> CommandResult:
+        with monkeypatch.context() as patch:
+            patch.chdir(REPOSITORY)
+            for name, value in (env or {}).items():
+                patch.delenv(name, raising=False) if value is None else patch.setenv(name, value)
+            code, out, err = run(module, *map(str, words))
+        return CommandResult(f"{module} {' '.join(map(str, words))}", code, out, err)
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three pictures of noise for each Fashion-MNIST class, in folders by WNID."""

@@ -71,6 +71,7 @@ def finished_hash(root: Path) -> str:
     return str(summary["set_sha256"])
 
 
+@pytest.mark.slow  # the soak of test_soak.py kills drivers and actors in every run
 def test_a_killed_driver_costs_only_the_shards_in_the_making(
     tiny_model: Path, tmp_path: Path, undisturbed: str, cli: Cli
 ):
@@ -93,6 +94,7 @@ def test_a_killed_driver_costs_only_the_shards_in_the_making(
     assert len(list(images.glob("shards/*"))) == SHARDS
 
 
+@pytest.mark.slow
 def test_a_killed_actor_loses_and_doubles_nothing(tiny_model: Path, tmp_path: Path, undisturbed: str):
     root = tmp_path / "runs"
     with running(tiny_model, root) as process:

@@ -54,15 +54,16 @@ def test_jobs_bench_gpu_compares_options_in_a_tiny_shape(cli: Cli) -> None:
     assert found[-1]["best"] in [{k: v for k, v in line.items() if k != "bench"} for line in found[2:4]]
 
 
-def test_jobs_bench_gpu_without_one_is_an_error(cli: Cli) -> None:
-    cli("jobs.bench", "gpu", env={"CUDA_VISIBLE_DEVICES": ""}).check_error(2, "torch sees no GPU here", "--device cpu")
+def test_jobs_bench_gpu_without_one_is_an_error(here: Cli) -> None:
+    here("jobs.bench", "gpu", env={"CUDA_VISIBLE_DEVICES": ""}).check_error(2, "torch sees no GPU here", "--device cpu")
 
 
 @pytest.mark.parametrize("words", [("generate", "--only", "speed"), ("scale", "--rows", "-1")])
-def test_a_wrong_option_is_one_line(cli: Cli, words: tuple[str, ...]) -> None:
-    cli("jobs.bench", *words, "--preset", "fashion").check_error(2, words[1])
+def test_a_wrong_option_is_one_line(here: Cli, words: tuple[str, ...]) -> None:
+    here("jobs.bench", *words, "--preset", "fashion").check_error(2, words[1])
 
 
+@pytest.mark.slow
 def test_jobs_bench_train_measures_every_side_in_one_run(cli: Cli, tmp_path: Path) -> None:
     sizes = ["images_per_class=4", "generate.shard_size=20", "train.epochs=2", "train.batch_size=16"]
     given = [word for size in (*sizes, "train.warmup_epochs=1") for word in ("--set", size)]
@@ -80,6 +81,6 @@ def test_jobs_bench_train_measures_every_side_in_one_run(cli: Cli, tmp_path: Pat
     assert not (tmp_path / "unused").exists() and list(tmp_path.glob("synthclones-bench-*")) == []
 
 
-def test_jobs_bench_train_refuses_a_training_without_a_timed_epoch(cli: Cli, tmp_path: Path) -> None:
+def test_jobs_bench_train_refuses_a_training_without_a_timed_epoch(here: Cli, tmp_path: Path) -> None:
     words = ["--preset", "fashion", "--root", str(tmp_path / "unused"), "--set", "train.epochs=1"]
-    cli("jobs.bench", "train", *words).check_error(2, "train.epochs is 1", "train.epochs=3")
+    here("jobs.bench", "train", *words).check_error(2, "train.epochs is 1", "train.epochs=3")

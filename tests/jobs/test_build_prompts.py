@@ -12,9 +12,9 @@ from tests.conftest import Cli
 JOB = "jobs.build_prompts"
 
 
-def test_a_table_is_built_once_and_extended(cli: Cli, tmp_root: str) -> None:
+def test_a_table_is_built_once_and_extended(here: Cli, tmp_root: str) -> None:
     arguments = ["--preset", "fashion", "--root", tmp_root, "--json"]
-    first = cli(JOB, *arguments, "--images-per-class", "20").check_ok()
+    first = here(JOB, *arguments, "--images-per-class", "20").check_ok()
     folder = Path(first.json["path"])
     assert folder == Path(tmp_root) / "prompts" / first.json["recipe_hash"][:16]
     assert (first.json["rows"], first.json["classes"], first.json["distinct_prompts"]) == (200, 10, 10)
@@ -22,23 +22,23 @@ def test_a_table_is_built_once_and_extended(cli: Cli, tmp_root: str) -> None:
     assert "bag, handbag, pocketbook, purse, container" in first.stdout
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    again = cli(JOB, *arguments, "--images-per-class", "20").check_ok()
+    again = here(JOB, *arguments, "--images-per-class", "20").check_ok()
     assert again.json == first.json
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
-    grown = cli(JOB, *arguments, "--images-per-class", "40").check_ok()
+    grown = here(JOB, *arguments, "--images-per-class", "40").check_ok()
     assert (grown.json["path"], grown.json["rows"]) == (first.json["path"], 400)
     part = "part-000000000000-000000000200.parquet"
     assert (folder / part).read_bytes() == files[part]
     assert json.loads((folder / "manifest.json").read_text())["parts"][1]["row_start"] == 200
 
 
-def test_text_of_classes_stays_text(cli: Cli, tmp_root: str) -> None:
+def test_text_of_classes_stays_text(here: Cli, tmp_root: str) -> None:
     name = "{{ b }}/../x\n<b>\"'🦩"
     table = f"{tmp_root}/classes/odd.parquet"
-    cli("jobs.build_classes", "--name", "odd", "--class", f"{name}=bag.n.04", "--root", tmp_root).check_ok()
+    here("jobs.build_classes", "--name", "odd", "--class", f"{name}=bag.n.04", "--root", tmp_root).check_ok()
     arguments = ["--preset", "fashion", "--set", f"classes={table}", "--images-per-class", "2", "--root", tmp_root]
-    result = cli(JOB, *arguments, "--json").check_ok()
+    result = here(JOB, *arguments, "--json").check_ok()
     assert result.json["first_prompts"][0] == "bag, handbag, pocketbook, purse, container"
     assert sorted(path.name for path in Path(tmp_root).iterdir()) == ["classes", "prompts"]
 
@@ -52,6 +52,6 @@ def test_text_of_classes_stays_text(cli: Cli, tmp_root: str) -> None:
         ("classes=no/such.parquet", ["does not exist"]),
     ],
 )
-def test_wrong_input_is_one_line(cli: Cli, tmp_root: str, setting: str, parts: list[str]) -> None:
-    cli(JOB, "--preset", "fashion", "--set", setting, "--root", tmp_root).check_error(2, *parts)
+def test_wrong_input_is_one_line(here: Cli, tmp_root: str, setting: str, parts: list[str]) -> None:
+    here(JOB, "--preset", "fashion", "--set", setting, "--root", tmp_root).check_error(2, *parts)
     assert not Path(tmp_root).exists()

@@ -3,9 +3,9 @@ from tests.conftest import Cli
 JOB = "jobs.check_prompts"
 
 
-def test_a_report_names_doubtful_classes_for_people_and_programs(cli: Cli) -> None:
+def test_a_report_names_doubtful_classes_for_people_and_programs(here: Cli) -> None:
     style = "a {{ style }} of {{ c_first }}"
-    done = cli(
+    done = here(
         JOB, "--preset", "fashion", "--set", f"recipe.template={style}", "--set", "recipe.styles=[photo]", "--json"
     )
     report = done.check_ok().json
@@ -17,5 +17,5 @@ def test_a_report_names_doubtful_classes_for_people_and_programs(cli: Cli) -> No
     assert "Ankle boot" in done.stdout and repr(style) in done.stdout
 
 
-def test_a_wrong_template_is_one_line(cli: Cli) -> None:
-    cli(JOB, "--preset", "fashion", "--set", "recipe.template={{ d }}").check_error(2, "unknown variable", "'d'")
+def test_a_wrong_template_is_one_line(here: Cli) -> None:
+    here(JOB, "--preset", "fashion", "--set", "recipe.template={{ d }}").check_error(2, "unknown variable", "'d'")

@@ -8,14 +8,14 @@ from tests.image_sets import NO_MODEL
 MODEL = ("--set", f"recipe.model.id={NO_MODEL['id']}", "--set", f"recipe.model.revision={NO_MODEL['revision']}")
 
 
-def test_a_missing_image_set_names_the_job_that_makes_it(cli: Cli, tmp_root: str) -> None:
-    result = cli("jobs.train", "--preset", "fashion", "--root", tmp_root, *MODEL)
+def test_a_missing_image_set_names_the_job_that_makes_it(here: Cli, tmp_root: str) -> None:
+    result = here("jobs.train", "--preset", "fashion", "--root", tmp_root, *MODEL)
     result.check_error(2, "images/", "run `python -m jobs.generate` with the same settings first")
 
 
-def test_a_batch_that_workers_cannot_share_is_refused(cli: Cli, tmp_root: str) -> None:
+def test_a_batch_that_workers_cannot_share_is_refused(here: Cli, tmp_root: str) -> None:
     arguments = ("--set", "train.data=real", "--set", "train.num_workers=3", *MODEL)
-    cli("jobs.train", "--preset", "fashion", "--root", tmp_root, *arguments).check_error(
+    here("jobs.train", "--preset", "fashion", "--root", tmp_root, *arguments).check_error(
         2, "train.batch_size 64", "3 workers", "make it a multiple"
     )
 
