@@ -6,8 +6,9 @@ What decides pixels is in `RecipeConfig` and nowhere else; its hash (`pipeline.c
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, field_validator, model_validator
 
 from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
 from pipeline.core.evaluate_config import EvaluateConfig
@@ -145,6 +146,16 @@ class TrackingConfig(Frozen):
     """Tracking URI; default: MLFLOW_TRACKING_URI, else SQLite at `<root>/mlflow.db` (`runs/` for a remote root)."""
     enabled: bool = True
     """False writes nothing to MLflow."""
+
+    @field_validator("uri")
+    @classmethod
+    def _holds_no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and urlsplit(uri).password:
+            raise ValueError(
+                "holds a password, and configs are written to files; give the URI as MLFLOW_TRACKING_URI, or the "
+                "password as MLFLOW_TRACKING_PASSWORD (a server) or PGPASSWORD (PostgreSQL)"
+            )
+        return uri
 
 
 class RunConfig(Frozen):

@@ -15,7 +15,7 @@ from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.outbox import one_line
-from pipeline.core.tracking_uri import tracking_uri
+from pipeline.core.tracking_uri import shown, tracking_uri, without_password
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import mlflow_client
 from pipeline.stages.tracking import find_run
@@ -71,14 +71,16 @@ def register_model(config: RunConfig, store: Store, model_dir: str, name: str, a
     except InputError:
         raise
     except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
-        raise InputError(f"MLflow at {uri!r} did not register {name!r}: {one_line(error)}") from error
+        raise InputError(
+            f"MLflow at {shown(uri)!r} did not register {name!r}: {without_password(one_line(error), uri)}"
+        ) from error
     return {
         "name": name,
         "version": version,
         "alias": alias,
         "model_uri": f"models:/{name}@{alias}",
         "existing": found is not None,
-        "tracking_uri": uri,
+        "tracking_uri": shown(uri),
     }
 
 
@@ -87,8 +89,8 @@ def _training_run(config: RunConfig, store: Store, model_id: str) -> str:
     if run is None:
         raise InputError(
             f"models/{model_id} has no run in experiment {config.tracking.experiment!r} of MLflow at "
-            f"{tracking_uri(config.tracking, store)}; run jobs.train with the same settings again: a finished model "
-            "gets its run in seconds"
+            f"{shown(tracking_uri(config.tracking, store))}; run jobs.train with the same settings again: "
+            "a finished model gets its run in seconds"
         )
     return str(run.info.run_id)
 

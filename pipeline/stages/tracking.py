@@ -17,7 +17,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import content_hash
 from pipeline.core.outbox import one_line
-from pipeline.core.tracking_uri import SQLITE, local_base, sqlite_path, tracking_uri
+from pipeline.core.tracking_uri import SQLITE, local_base, shown, sqlite_path, tracking_uri, without_password
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import MAX_VALUE_LENGTH, RunHandle, clean_name, mlflow_client
 
@@ -57,9 +57,10 @@ def tracked_run(
     except InputError:
         raise
     except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
+        why = without_password(one_line(error), uri)
         raise InputError(
-            f"MLflow at {uri!r} cannot be used: {one_line(error)}; start the server, mend tracking.uri or "
-            "MLFLOW_TRACKING_URI, or give --set tracking.enabled=false"
+            f"MLflow at {shown(uri)!r} cannot be used: {why}; start the server, mend "
+            "tracking.uri or MLFLOW_TRACKING_URI, or give --set tracking.enabled=false"
         ) from error
     try:
         yield run
@@ -83,6 +84,8 @@ def _start(
 ) -> RunHandle:
     if uri.startswith(SQLITE):
         sqlite_path(uri).parent.mkdir(parents=True, exist_ok=True)
+    elif "://" in uri and not _is_server(uri):
+        _connect_once(uri)
     client = mlflow_client(uri)
     experiment_id = _experiment_id(client, uri, experiment, store)
     key = _run_key(job, artifact_id, store)
@@ -112,13 +115,25 @@ def find_run(config: RunConfig, store: Store, job: str, artifact_id: str) -> Any
     return experiment and _find(client, experiment.experiment_id, _run_key(job, artifact_id, store))
 
 
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def _connect_once(uri: str) -> None:
+    """A wrong password is known in a second; MLflow itself would ask ten times, for minutes, before it says so."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(uri)
+    engine.connect().close()
+    engine.dispose()
+
+
 def _experiment_id(client: Any, uri: str, name: str, store: Store) -> str:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
     if found is None:
-        remote = uri.startswith(("http://", "https://", "databricks"))
-        location = None if remote else (local_base(store) / "mlartifacts" / content_hash(name)[:8]).as_uri()
+        location = None if _is_server(uri) else (local_base(store) / "mlartifacts" / content_hash(name)[:8]).as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:
@@ -126,7 +141,9 @@ def _experiment_id(client: Any, uri: str, name: str, store: Store) -> str:
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
-        raise InputError(f"MLflow experiment {name!r} at {uri} is deleted; restore it or set tracking.experiment")
+        raise InputError(
+            f"MLflow experiment {name!r} at {shown(uri)} is deleted; restore it or set tracking.experiment"
+        )
     return str(found.experiment_id)
 
 

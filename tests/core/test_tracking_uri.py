@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import TrackingConfig
-from pipeline.core.tracking_uri import sqlite_path, sqlite_uri, tracking_uri, ui_command
+from pipeline.core.tracking_uri import shown, sqlite_path, sqlite_uri, tracking_uri, ui_command, without_password
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +34,12 @@ def test_paths_survive_the_uri(path: str):
 def test_the_command_that_opens_it():
     assert ui_command("sqlite:////a/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a/mlflow.db'"
     assert ui_command("http://server:5000") == "open http://server:5000"
+
+
+def test_a_password_is_for_the_database_alone():
+    uri = "postgresql://me:se%40cret@db:5432/mlflow"
+    assert shown(uri) == "postgresql://me:***@db:5432/mlflow"
+    assert "secret" not in ui_command(uri) and "se%40cret" not in ui_command(uri)
+    assert without_password("login of me with se@cret failed", uri) == "login of me with *** failed"
+    with pytest.raises(ValueError, match="PGPASSWORD"):
+        TrackingConfig(uri=uri)

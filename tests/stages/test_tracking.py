@@ -1,13 +1,8 @@
 import json
 import math
-import os
 import pickle
-import signal
-import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +16,7 @@ from pipeline.core.tracking_uri import tracking_uri
 from pipeline.stages.run_handle import RunHandle, mlflow_client
 from pipeline.stages.tracking import tracked_run
 from tests.conftest import REPOSITORY
+from tests.mlflow_servers import MlflowServer
 
 
 @pytest.fixture(scope="module")
@@ -161,41 +157,9 @@ def test_a_place_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, ur
     assert time.monotonic() - begin < 30
 
 
-class Server:
-    """A real `mlflow server` on a free port, which may be killed and started again."""
-
-    def __init__(self, directory: Path):
-        self.directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory}/server.db"]
-        command += ["--artifacts-destination", str(self.directory / "artifacts")]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1"}
-        with open(self.directory / "log", "ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.directory, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-                return
-            except OSError:
-                time.sleep(0.5)
-        raise AssertionError((self.directory / "log").read_text())
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)  # the group that this test started: the server and its workers
-        self.process.wait()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    one = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    one = MlflowServer(tmp_path)
     one.start()
     yield one
     one.kill()
@@ -203,7 +167,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.faults
 def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
-    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     config = RunConfig(tracking=TrackingConfig(uri=server.uri))
     with start(Store.open(str(tmp_path)), "lost", config=config, params={"a": 1}) as run:
@@ -225,7 +189,7 @@ def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: Server, tmp_path: Path):
+def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: MlflowServer, tmp_path: Path):
     config = RunConfig(tracking=TrackingConfig(uri=server.uri))
     with start(Store.open(str(tmp_path)), "away", config=config) as run:
         run.log_metrics({"loss": 3.0}, 0)
