@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -100,6 +101,7 @@ def job_options_with(
             given = {key: arguments.pop(_parameter(option)) for option, key in keys.items()}
             extra = [f"{key}={value}" for key, value in given.items() if value is not None]
             config = load_config(preset, config_files, [*overrides, *extra])
+            _check_outlives(root)
             store = Store.open(root)
             if dry_run and not plans:
                 click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
@@ -109,6 +111,15 @@ def job_options_with(
         return command
 
     return decorate
+
+
+def _check_outlives(root: str) -> None:
+    """Raises `InputError` for a relative root in the copy of a working directory that a submitted job runs in."""
+    if "://" not in root and not Path(root).is_absolute() and "working_dir_files" in Path.cwd().parts:
+        raise InputError(
+            f"--root {root!r} would lie in the job's temporary directory on the cluster and be lost with it; give "
+            "--root a URI (s3://bucket/prefix) or the absolute path of a disk that all nodes share"
+        )
 
 
 def _parameter(option: str) -> str:

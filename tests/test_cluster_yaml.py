@@ -9,6 +9,9 @@ import jsonschema
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
+from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
+from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
 
@@ -28,22 +31,70 @@ def test_ray_would_refuse_a_misspelt_key(config: dict[str, Any]) -> None:
         validate_config(prepare_config({**config, "idle_timeout_minute": 5}))
 
 
+def groups(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: node for name, node in config["available_node_types"].items() if name != config["head_node_type"]}
+
+
 def test_head_takes_no_tasks_and_workers_may_all_go(config: dict[str, Any]) -> None:
-    types = config["available_node_types"]
-    assert types[config["head_node_type"]]["resources"] == {"CPU": 0}
-    workers = {name: node for name, node in types.items() if name != config["head_node_type"]}
-    assert {name: node["min_workers"] for name, node in workers.items()} == {"cpu": 0, "gpu": 0}
-    assert sum(node["max_workers"] for node in workers.values()) == config["max_workers"]
+    assert config["available_node_types"][config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
+    assert {name: node["min_workers"] for name, node in groups(config).items()} == {
+        "cpu": 0, "gpu_spot": 0, "gpu_on_demand": 0,
+    }  # fmt: skip
+    for node in groups(config).values():
+        assert 0 < node["max_workers"] <= config["max_workers"]
 
 
 def test_every_node_names_an_image_and_instance(config: dict[str, Any]) -> None:
-    for node in config["available_node_types"].values():  # without an image Ray takes one whose Python is too old
-        assert {"ImageId", "InstanceType"} <= set(node["node_config"])
+    images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
+    assert len(images) == 1 and images.pop().endswith(":1")  # a version: no image may move under a cluster
+    assert all("IamInstanceProfile" in node["node_config"] for node in groups(config).values())
 
 
-def test_gpu_nodes_are_spot_and_no_other(config: dict[str, Any]) -> None:
-    types = config["available_node_types"]
-    assert [name for name, node in types.items() if "InstanceMarketOptions" in node["node_config"]] == ["gpu"]
+def test_only_the_first_gpu_group_is_spot(config: dict[str, Any]) -> None:
+    spot = [name for name, node in groups(config).items() if "InstanceMarketOptions" in node["node_config"]]
+    assert spot == ["gpu_spot"]
+    first, second = (groups(config)[name] for name in ("gpu_spot", "gpu_on_demand"))
+    assert first["node_config"]["InstanceType"] != second["node_config"]["InstanceType"]
+
+
+def planned(config: dict[str, Any], gpus: int, failed: tuple[str, ...] = ()) -> dict[str, int]:
+    """The nodes that Ray's autoscaler asks for, for so many actors of one CPU and one GPU, on an empty cluster."""
+    prepared = prepare_config(config)
+    types = {
+        name: NodeTypeConfig(
+            name,
+            node["min_workers"],
+            node["max_workers"],
+            resources=node["resources"],
+            priority=node.get("priority", 0),
+        )
+        for name, node in prepared["available_node_types"].items()
+        if name != prepared["head_node_type"]
+    }
+    wanted = ResourceRequestUtil.group_by_count([ResourceRequestUtil.make({"CPU": 1, "GPU": 1})] * gpus)
+    request = SchedulingRequest(
+        node_type_configs=types,
+        max_num_nodes=prepared["max_workers"] + 1,
+        resource_requests=wanted,
+        disable_launch_config_check=True,
+        recoverable_resource_availabilities=dict.fromkeys(failed, 0.0),
+    )
+    reply = ResourceDemandScheduler(event_logger=None).schedule(request)
+    return {launch.instance_type: launch.count for launch in reply.to_launch}
+
+
+def test_gpu_work_goes_to_spot_then_to_the_other_group_and_no_further(config: dict[str, Any]) -> None:
+    assert planned(config, 3) == {"gpu_spot": 3}
+    assert planned(config, 14) == {"gpu_spot": 12, "gpu_on_demand": 2}
+    assert planned(config, 3, failed=("gpu_spot",)) == {"gpu_on_demand": 3}
+    assert sum(planned(config, 100).values()) == config["max_workers"]
+
+
+def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_with(config: dict[str, Any]) -> None:
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        assert ". ~/synthclones/cluster.env" in config[commands][-1]
+    for ignored in (".gitignore", ".rayignore"):
+        assert "/cluster.env" in (CLUSTER.parent / ignored).read_text().splitlines()
 
 
 def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[str, Any]) -> None:

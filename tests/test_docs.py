@@ -33,6 +33,7 @@ RUN_BY = {
     "jobs.transfer": "tests/jobs/test_transfer.py",
     "jobs.analyze": "tests/jobs/test_analyze.py",
     "jobs.audit": "tests/jobs/test_audit.py",
+    "jobs.submit": "tests/jobs/test_submit.py",
     "jobs.demo": "tests/jobs/test_demo.py",
     "jobs.study": "tests/jobs/test_study.py",
     "jobs.bench": "tests/jobs/test_bench.py",
@@ -95,7 +96,8 @@ def test_our_command_runs(
     if "--help" not in arguments:
         command.make_context(matched["module"], list(arguments))  # --help alone would let wrong options pass
         has_dry_run = any("--dry-run" in option.opts for option in command.params)
-        arguments.append("--dry-run" if has_dry_run else "--help")
+        # Before the `--` behind which jobs.submit has another command.
+        arguments.insert([*arguments, "--"].index("--"), "--dry-run" if has_dry_run else "--help")
     assert command.main(arguments, prog_name=matched["module"], standalone_mode=False) in (None, 0)
     assert capsys.readouterr().out.strip()
     assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.versions import installed_versions
+from pipeline.stages.offers import shortage
 from pipeline.stages.preflight import check_storage, is_wanted, preflight
 from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
@@ -108,6 +109,9 @@ def make_shards(
         if is_wanted(config):
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
+            needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
+            if line := shortage(needs, settings.num_actors):
+                print(f"preflight: {line}", flush=True)
         with closing(finished_shards(config, recipe, store, parts, shards, pulse, worker)) as summaries:
             for summary, is_new in summaries:
                 failed.update(summary.reasons)

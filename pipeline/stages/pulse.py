@@ -17,6 +17,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.stall import StallClock
+from pipeline.stages.offers import check_offered
 from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
 
 if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
@@ -132,6 +133,7 @@ def watched(
         stall_timeout_s: quiet seconds after which it is given up.
 
     Raises:
+        InputError: no node has what an actor needs, and none will.
         WorkError: nothing has happened for `stall_timeout_s`.
         Exception: what `rows` raised.
     """
@@ -155,6 +157,8 @@ def watched(
                 item = found.get(timeout=POLL_S)
             except queue.Empty:
                 vitals = ask(pulse)
+                if not vitals.starting:
+                    check_offered(needs)
                 quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
                 if line := clock.look(quiet_s, situation(vitals, needs)):
                     print(f"generate: {line}", flush=True)

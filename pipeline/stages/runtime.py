@@ -33,7 +33,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         object_store_gib: shared memory a local Ray may fill; default: Ray's own, 30% of the machine's.
 
     Raises:
-        InputError: RAY_ADDRESS names a cluster that does not answer.
+        InputError: RAY_ADDRESS names a cluster that does not answer, or one with another version of Ray or Python.
         WorkError: Ray lost a part of the work and cannot make it again. A head that is lost ends the process, see
             `pipeline.stages.head_watch`.
     """
@@ -61,12 +61,25 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it"
         ) from error
+    except RuntimeError as error:
+        if "ersion mismatch" not in str(error):
+            raise
+        ray.shutdown()  # the check comes after the connection
+        raise InputError(
+            f"the cluster at RAY_ADDRESS={address!r} has another Ray or Python than this process: "
+            f"{_on_one_line(error)}; set all nodes and this machine up with one Python from one requirements.lock, or "
+            "send the job to the cluster instead: python -m jobs.submit"
+        ) from error
     with head_watched(ray.get_runtime_context().gcs_address):
         try:
             with _losses_told():
                 yield
         finally:
             ray.shutdown()
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @contextmanager

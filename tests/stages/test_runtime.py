@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import ray
@@ -37,3 +39,22 @@ def test_work_that_ray_lost_for_good_is_one_line() -> None:
     says = r"^Ray lost .*WorkerCrashedError.*; what is published is kept, run the same command again"
     with pytest.raises(WorkError, match=says), ray_session():
         ray.get(ray.remote(num_cpus=0, max_retries=0)(dies).remote())
+
+
+def test_a_cluster_with_another_python_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: the check is at the connection, and this process has one."""
+    started = {"ray_version": "2.1.0", "python_version": "3.9.1"}  # what a head of then would have written
+    address = ray.get_runtime_context().gcs_address
+    code = f"""
+from unittest.mock import patch
+from pipeline.stages.runtime import ray_session
+with patch("ray._common.usage.usage_lib.get_cluster_metadata", lambda client: {started}):
+    with ray_session():
+        pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "RAY_ADDRESS": address}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("pipeline.core.errors.InputError: the cluster at RAY_ADDRESS=") and "Python: 3.9.1" in last

@@ -1,0 +1,82 @@
+"""`python -m jobs.submit` on a real cluster with a token, and what a run there leaves of a planted secret: nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.image_set import published_shards
+from pipeline.core.recipe import resolve_recipe
+from tests.cluster_head import ClusterHead
+from tests.conftest import Cli
+from tests.tiny_sets import options, tiny_config
+
+PLANTED = "planted-7f3c19d2e8"  # the nodes' credentials; no file of a run may hold it
+
+
+@pytest.fixture(scope="module")
+def head(isolated_environment: None) -> Iterator[ClusterHead]:
+    started = ClusterHead(4, {"AWS_SECRET_ACCESS_KEY": PLANTED})
+    yield started
+    started.close()
+
+
+def test_a_generation_is_sent_and_followed_and_its_secret_stays_where_it_was(
+    head: ClusterHead, cli: Cli, tiny_model: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "runs"
+    words = options(tiny_model, root, {"tracking.enabled": "true", "generate.preflight": "never"})
+    environment = {**head.client_environment, "AWS_SECRET_ACCESS_KEY": PLANTED, "MLFLOW_EXPERIMENT_NAME": "sent"}
+    done = cli(
+        "jobs.submit", "--address", head.address, "--secret", "AWS_SECRET_ACCESS_KEY", "--json",
+        "--", "python", "-m", "jobs.generate", *words, env=dict(environment),
+    ).check_ok()  # fmt: skip
+    assert "40 images in" in done.stdout
+    assert (done.json["status"], done.json["exit_code"]) == ("SUCCEEDED", 0)
+    assert done.json["variables"] == ["HF_HUB_OFFLINE", "MLFLOW_EXPERIMENT_NAME"]
+    recipe = resolve_recipe(tiny_config(tiny_model))
+    assert published_shards(Store.open(str(root)), recipe.images_dir) == {0, 1, 2, 3}
+
+    listed = head.ray_job("list")
+    assert listed.returncode == 0 and done.json["submission_id"] in listed.stdout + listed.stderr, str(listed)
+    left = [path for folder in (root, head.folder) for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "mlflow.db" for path in left) and any(path.suffix == ".log" for path in left)
+    assert [path for path in left if PLANTED.encode() in path.read_bytes()] == []
+    assert PLANTED not in done.stdout + done.stderr + listed.stdout + listed.stderr
+
+
+def test_a_jobs_exit_code_and_error_line_come_back_with_the_resume_command(head: ClusterHead, cli: Cli) -> None:
+    command = ["--address", head.address, "--", "python", "-m", "jobs.generate", "--preset", "fashion"]
+    failed = cli("jobs.submit", *command, env=dict(head.client_environment))
+    assert failed.code == 2, str(failed)  # the default root is a directory that would go with the job
+    assert "error: --root 'runs' would lie in the job's temporary directory" in failed.stdout
+    assert f"resume: python -m jobs.submit {' '.join(command)}" in failed.stderr
+    assert "Traceback" not in failed.stdout + failed.stderr
+
+
+def test_without_the_token_it_is_one_line(head: ClusterHead, cli: Cli) -> None:
+    command = ["--address", head.address, "--", "python", "-m", "jobs.generate", "--preset", "fashion"]
+    refused = cli("jobs.submit", *command, env=dict.fromkeys(head.client_environment))
+    refused.check_error(2, "asks for a token", "RAY_AUTH_MODE=token")
+
+
+def test_the_dashboard_listens_on_loopback_alone(head: ClusterHead) -> None:
+    port = int(head.address.rpartition(":")[2])
+    ours = {process.pid for process in head.processes}
+    listening = {c.laddr.ip for c in psutil.net_connections("inet") if c.pid in ours and c.laddr.port == port}
+    assert listening == {"127.0.0.1"}
+
+
+def test_a_dry_run_says_what_would_go(cli: Cli) -> None:
+    shown = cli(
+        "jobs.submit", "--dry-run", "--json", "--env", "LANG", "--", "python", "-m", "jobs.demo",
+        env={"LANG": "C.UTF-8", "AWS_SECRET_ACCESS_KEY": PLANTED, "AWS_REGION": "here"},
+    ).check_ok()  # fmt: skip
+    assert shown.json["variables"] == ["AWS_REGION", "HF_HUB_OFFLINE", "LANG"] and PLANTED not in json.dumps(shown.json)
+    assert 0 < shown.json["mib"] < 64
+    assert shown.json["command"] == "python -m jobs.demo"

@@ -1,0 +1,162 @@
+"""Dockerfile and Kubernetes manifests, by what our jobs need of them. No engine and no cluster run here.
+
+The manifests were held once against KubeRay's own schemas (docs/log.md); here stands what those do not know.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parent.parent
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+INSTRUCTION = re.compile(r"^([A-Z]+) ((?:.*\\\n)*.*)$", re.MULTILINE)
+
+
+def stages() -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage, by its name."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    name = ""
+    for word, rest in INSTRUCTION.findall(DOCKERFILE):
+        if word == "FROM":
+            name = rest.rpartition(" AS ")[2]
+        found.setdefault(name, []).append((word, rest))
+    return found
+
+
+def test_bases_are_pinned_and_have_one_python() -> None:
+    bases = dict(rest.split("=") for word, rest in stages()[""] if word == "ARG")
+    assert set(bases) == {"CPU_BASE", "GPU_BASE"}
+    for base in bases.values():
+        assert re.fullmatch(r"[a-z/]+:[a-z0-9.-]*(ubuntu)?24\.04", base), base
+
+
+@pytest.mark.parametrize("stage", ["cpu", "gpu"])
+def test_an_image_runs_as_nobody_in_particular(stage: str) -> None:
+    *_, user = [rest for word, rest in stages()[stage] if word == "USER"]
+    assert user == "1000:1000"
+
+
+def test_gpu_is_the_default_and_both_have_the_same_environment() -> None:
+    names = list(stages())
+    assert names == ["", "setup", "cpu", "gpu"]
+    cpu, gpu = ([line for line in stages()[name] if line[0] != "FROM"] for name in ("cpu", "gpu"))
+    assert cpu == gpu
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_install_step_is_the_makefiles_own_and_finds_what_it_needs(tmp_path: Path) -> None:
+    """`make setup` itself is run by every `make test`; here, that the files copied before it are enough for it."""
+    lines = stages()["setup"]
+    (number,) = [index for index, (word, rest) in enumerate(lines) if word == "RUN" and "make setup" in rest]
+    for word, rest in lines[:number]:
+        if word == "COPY":
+            for name in rest.split()[1:-1]:
+                shutil.copy(REPOSITORY / name, tmp_path)
+    planned = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "pip sync" in planned.stdout and "--require-hashes requirements.lock" in planned.stdout
+    installers = re.compile(r"\bpip3? install|\bconda\b|curl |wget ")
+    assert not [
+        rest for lines in stages().values() for word, rest in lines if word == "RUN" and installers.search(rest)
+    ]
+
+
+def test_the_image_gets_the_sources_and_nothing_else() -> None:
+    copied = {
+        name
+        for word, rest in stages()["setup"]
+        if word == "COPY"
+        for name in rest.split()[1:-1]
+    }  # fmt: skip
+    allowed = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == allowed and all((REPOSITORY / name).exists() for name in copied)
+    assert not {".", "runs", "cluster.env", ".git"} & copied
+
+
+def documents(path: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((REPOSITORY / "k8s" / path).read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def ray_cluster_spec() -> dict[str, Any]:
+    (cluster,) = documents("base/raycluster.yaml")
+    spec: dict[str, Any] = cluster["spec"]
+    return spec
+
+
+def pods(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    groups = {group["groupName"]: group["template"]["spec"] for group in spec["workerGroupSpecs"]}
+    return {"head": spec["headGroupSpec"]["template"]["spec"], **groups}
+
+
+def test_kubernetes_has_the_groups_of_the_cluster_file(ray_cluster_spec: dict[str, Any]) -> None:
+    config = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text(encoding="utf-8"))
+    ours = {
+        name.replace("_", "-"): (node["min_workers"], node["max_workers"], node.get("priority"))
+        for name, node in config["available_node_types"].items()
+        if name != "head"
+    }
+    theirs = {
+        group["groupName"]: (group["minReplicas"], group["maxReplicas"], group.get("priority"))
+        for group in ray_cluster_spec["workerGroupSpecs"]
+    }
+    assert theirs == ours
+    assert ray_cluster_spec["autoscalerOptions"]["idleTimeoutSeconds"] == 60 * config["idle_timeout_minutes"]
+    assert ray_cluster_spec["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0", "num-gpus": "0"}
+
+
+def test_kubernetes_runs_the_locked_ray_with_a_token(ray_cluster_spec: dict[str, Any]) -> None:
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    locked = re.search(r"^ray(?:\[.*\])?==(\S+)", lock, re.MULTILINE)
+    assert locked and ray_cluster_spec["rayVersion"] == locked[1]
+    assert ray_cluster_spec["authOptions"] == {"mode": "token"}
+
+
+def test_every_pod_is_confined_probed_and_limited(ray_cluster_spec: dict[str, Any]) -> None:
+    for name, pod in pods(ray_cluster_spec).items():
+        (container,) = pod["containers"]
+        rules = container["securityContext"]
+        assert rules["runAsNonRoot"] and not rules["allowPrivilegeEscalation"], name
+        assert rules["capabilities"] == {"drop": ["ALL"]}, name
+        assert container["resources"]["requests"] == container["resources"]["limits"], name
+        assert {"readinessProbe", "livenessProbe"} <= set(container) and pod["nodeSelector"], name
+        assert pod["automountServiceAccountToken"] is (name == "head"), name
+
+
+def test_only_gpu_pods_take_gpus_and_tolerate_their_nodes(ray_cluster_spec: dict[str, Any]) -> None:
+    for name, pod in pods(ray_cluster_spec).items():
+        limits = pod["containers"][0]["resources"]["limits"]
+        assert ("nvidia.com/gpu" in limits, "tolerations" in pod) == (name.startswith("gpu"),) * 2
+        assert pod["containers"][0]["image"] == ("synthclones" if name.startswith("gpu") else "synthclones-cpu")
+
+
+def test_a_probe_asks_the_port_that_ray_answers_health_on(ray_cluster_spec: dict[str, Any]) -> None:
+    from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+
+    for pod in pods(ray_cluster_spec).values():
+        code = pod["containers"][0]["readinessProbe"]["exec"]["command"][-1]
+        assert f":{DEFAULT_DASHBOARD_AGENT_LISTEN_PORT}/api/local_raylet_healthz" in code
+        compile(code, "probe", "exec")
+
+
+def test_no_manifest_holds_a_secret() -> None:
+    for path in (REPOSITORY / "k8s").rglob("*"):
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"kind: Secret\b|(SECRET|PASSWORD|TOKEN)\w*[=:] *\S", text), path
+
+
+def test_the_job_is_one_of_ours_on_the_cluster_of_base() -> None:
+    (job,) = documents("jobs/generate.yaml")
+    assert job["spec"]["clusterSelector"] == {
+        "ray.io/cluster": documents("base/raycluster.yaml")[0]["metadata"]["name"]
+    }
+    words = job["spec"]["entrypoint"].split()
+    assert words[:2] == ["python", "-m"] and (REPOSITORY / f"{words[2].replace('.', '/')}.py").exists()
+    assert words[words.index("--root") + 1].startswith("s3://")
