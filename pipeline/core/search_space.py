@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Point = dict[str, Any]
 """Setting -> value; a setting whose condition does not hold is not there."""
 MAX_GRID = 10_000
+GRID = "grid"
+"""Key of a whole grid point, as JSON text, in what a trial is given."""
 
 
 def grid(sweep: SweepConfig) -> list[Point]:
@@ -58,7 +60,10 @@ def suggest(sweep: SweepConfig, trial: Trial) -> dict[str, Any]:
 
 
 def as_point(sweep: SweepConfig, suggested: Mapping[str, Any]) -> Point:
-    """What `suggest` gave, with choices as the values they stand for."""
+    """What `suggest` gave, or a point of the grid, with choices as the values they stand for."""
+    if GRID in suggested:
+        point: Point = json.loads(suggested[GRID])
+        return point
     return {
         key: json.loads(value) if sweep.space[key].choice is not None else value for key, value in suggested.items()
     }
@@ -82,3 +87,15 @@ def check_space(sweep: SweepConfig, base: RunConfig) -> None:
                 lay_over(base, sweep.base, {key: value})
             except InputError as error:
                 raise InputError(f"space.{key}: {error}") from error
+
+
+def describe_point(point: Point) -> str:
+    """For people, e.g. `recipe.guidance_scale=2 images_per_class=100`."""
+    return " ".join(f"{key}={describe_value(value)}" for key, value in point.items())
+
+
+def describe_value(value: Any) -> str:
+    """A searched value as short text."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -10,10 +10,12 @@ from pydantic import Field, model_validator
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
 from pipeline.core.frozen import Frozen
+from pipeline.core.model_identity import WHERE_AND_HOW
 
 SEARCHED = ("recipe", "train", "images_per_class")
 """Keys of `RunConfig` that a sweep may vary: those that decide images and models."""
-NEVER_SEARCHED = ("train.data", "train.device")
+NEVER_SEARCHED = frozenset({"train.data", *(f"train.{name}" for name in WHERE_AND_HOW)})
+"""They say where and how a model is trained, not which; `base` may set them for all trials."""
 
 
 class Domain(Frozen):

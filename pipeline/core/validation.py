@@ -58,8 +58,8 @@ def load_validation(base: RunConfig, settings: ValidationConfig, store: Store, t
         return _from_path(settings, load_class_table(base.classes), train.input_size)
     if base.classes != REAL_DATA:
         raise InputError(
-            f"validation.source is real, but no real images of {base.classes!r} are known; give validation.path a folder "
-            "with one sub-folder per WNID, or validation.source: synthetic"
+            f"validation.source is real, but no real images of {base.classes!r} are known; give validation.path "
+            "a folder with one sub-folder per WNID, or validation.source: synthetic"
         )
     images, labels = load_fashion_mnist(base.data_dir, "train")
     rows = class_suffix(labels, settings.images_per_class)
