@@ -12,6 +12,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.frozen import Frozen
 from pipeline.core.model_identity import WHERE_AND_HOW
 
+IDENTITY, RESULT = "sweep.json", "result.json"
+"""Of a sweep's folder: what it is, written first, and its answer, written last."""
 SEARCHED = ("recipe", "train", "images_per_class")
 """Keys of `RunConfig` that a sweep may vary: those that decide images and models."""
 NEVER_SEARCHED = frozenset({"train.data", *(f"train.{name}" for name in WHERE_AND_HOW)})
@@ -108,6 +110,8 @@ class SweepConfig(Frozen):
     """How often a failed trial is started again."""
     base: tuple[str, ...] = ()
     """KEY=VALUE words over the preset for every trial: the budget of a trial, e.g. fewer epochs."""
+    full: tuple[str, ...] = ()
+    """KEY=VALUE words over the preset for a promoted trial (tune.promote): the full budget."""
     space: dict[str, Domain] = Field(min_length=1)
     """Setting (dotted key of a run) -> its values."""
 

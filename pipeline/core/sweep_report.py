@@ -101,8 +101,8 @@ def markdown(trials: Sequence[TrialResult], title: str, compared_on: str, facts:
 def summary_lines(facts: dict[str, Any]) -> list[str]:
     """What the sweep took, for people."""
     images = (
-        f"images: {facts['images_asked']:,} asked for, {facts['images_made']:,} made, {facts['images_reused']:,} reused; "
-        f"{facts['image_device_s_spent']:,.0f} device s spent, {facts['image_device_s_saved']:,.0f} saved"
+        f"images: {facts['images_asked']:,} asked for, {facts['images_made']:,} made, {facts['images_reused']:,} reused"
+        f"; {facts['image_device_s_spent']:,.0f} device s spent, {facts['image_device_s_saved']:,.0f} saved"
     )
     slots = (
         f"slots: {facts['slots']}, use {facts['slot_use']:.3f} ({facts['trial_s']:,.0f} s of trials in "

@@ -108,8 +108,8 @@ def validate(network: nn.Module, images: Arrays, settings: TrainConfig) -> dict[
     pixels, labels = images
     correct, loss = 0.0, 0.0
     for start in range(0, len(labels), BATCH_SIZE):
-        part = torch.from_numpy(pixels[start : start + BATCH_SIZE]).to(device)
-        truth = torch.from_numpy(labels[start : start + BATCH_SIZE]).to(device)
+        part = torch.tensor(pixels[start : start + BATCH_SIZE], device=device)  # Ray's arrays are read-only
+        truth = torch.tensor(labels[start : start + BATCH_SIZE], device=device)
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             logits = network(eval_transform(part, settings.input_size))
         loss += float(F.cross_entropy(logits.float(), truth, reduction="sum"))

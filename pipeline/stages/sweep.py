@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.search_space import as_point, check_space, grid
-from pipeline.core.sweep_config import SweepConfig
+from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
 from pipeline.core.sweep_report import (
     State,
     TrialResult,
@@ -32,8 +33,6 @@ from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob
 from pipeline.stages.sweep_tuner import build_tuner, cluster_slots
 from pipeline.stages.tracking import RunHandle, tracked_run
 from pipeline.stages.train import drop_checkpoints
-
-IDENTITY, RESULT = "sweep.json", "result.json"
 
 Say = Callable[[str], object]
 
@@ -230,4 +229,5 @@ def store_has(store: Store, model_dir: str) -> bool:
 def last_line(error: BaseException) -> str:
     """Why a trial failed, for people; Ray wraps it in several layers of traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    last = lines[-1] if lines else type(error).__name__
+    return re.sub(r"^pipeline\.core\.errors\.\w+: ", "", last)

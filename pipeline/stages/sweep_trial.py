@@ -6,6 +6,7 @@ Its pool of actors and its training workers reserve theirs, one after the other,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,6 +88,7 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
         InputError: the point makes no valid run, or its images cannot be had.
         WorkError: the making of images or the training failed; another try goes on where it was.
     """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
     config = job.config(as_point(job.sweep, suggested))
     recipe = resolve_recipe(config)
     image_s = 0.0
@@ -103,11 +105,12 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
         model = train(config, job.store, watch)
     last = read_metrics(job.store, model_dir)[-1]
     if model.get("validation") != job.validation_id:  # trained before, by another job
-        last |= _score(job.store, model_dir, validation)
+        last |= score(job.store, model_dir, validation)
     tune.report(epoch_facts(last, image_s + model["seconds"] * config.train.num_workers))
 
 
-def _score(store: Store, model_dir: str, validation: Arrays) -> dict[str, float]:
+def score(store: Store, model_dir: str, validation: Arrays) -> dict[str, float]:
+    """What `pipeline.core.validation.validate` says of a finished model. Raises as `load_classifier`."""
     from pipeline.core.classifier import load_classifier
     from pipeline.core.validation import validate
 

@@ -1,0 +1,79 @@
+"""Sweeps through their command. Small ones train on real pictures in the place of generated ones: no pool starts."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.core.artifact import Store
+from pipeline.core.image_set import published_shards
+from pipeline.core.sweep_report import COLUMNS
+from tests.image_sets import small_config, write_image_set
+
+SPACE: dict[str, Any] = {
+    "search": "grid",
+    "validation": {"images_per_class": 20},
+    "early_stopping": {"min_epochs": 1, "reduction_factor": 2},
+    "base": ["train.num_workers=1", "generate.num_actors=1"],
+    "space": {"train.learning_rate": {"choice": [0.2, 1.0e-9]}, "images_per_class": {"choice": [8]}},
+}
+
+
+def real_pictures(store: Store) -> None:
+    """A finished image set of 8 images of each class."""
+    from pipeline.stages.generate import publish_manifest
+
+    config = small_config()
+    recipe = write_image_set(config, store)
+    publish_manifest(config, recipe, store, sorted(published_shards(store, recipe.images_dir)))
+
+
+def write_space(folder: Path, **changes: Any) -> str:
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump({**SPACE, **changes}))
+    return str(path)
+
+
+def write_config(folder: Path) -> str:
+    """The run of `small_config` as --config takes it."""
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(small_config(epochs=3, warmup_epochs=0).model_dump(mode="json")))
+    return str(path)
+
+
+def created_placement_groups() -> list[str]:
+    from ray.util import placement_group_table
+
+    return [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
+
+
+def test_a_small_sweep_stops_early_gives_its_workers_back_and_is_found_ended(
+    run, ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store.open(str(tmp_path / "runs"))
+    real_pictures(store)
+    words = ["--config", write_config(tmp_path), "--root", store.root, "--space", write_space(tmp_path), "--json"]
+    code, out, err = run("tune.sweep", *words, "--slots", "1")
+    assert code == 0, err
+    facts = json.loads(out.splitlines()[-1])
+    assert (facts["finished"], facts["stopped_early"], facts["failed"]) == (1, 1, 0)
+    best, stopped = facts["trials"]
+    assert best["point"]["train.learning_rate"] == 0.2 and best["epochs"] == 3 and stopped["epochs"] == 1
+    assert facts["best"]["trial"] == best["trial"] and facts["front"] == [best["trial"]]
+    assert best["accuracy"] > stopped["accuracy"]
+    assert (facts["images_asked"], facts["images_made"], facts["images_reused"]) == (180, 0, 180)
+    assert 0 < facts["slot_use"] <= 1
+    assert store.exists(f"{best['model_dir']}/manifest.json") and not store.exists(f"{stopped['model_dir']}/lease")
+    table = store.read_bytes("sweeps/small/table.csv").decode()
+    assert table.startswith(",".join(COLUMNS)) and table.count("\n") == 3
+    assert store.read_bytes("sweeps/small/plot.png").startswith(b"\x89PNG")
+    deadline = time.monotonic() + 60  # Ray frees what the dead held a moment after they died
+    while created_placement_groups() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert created_placement_groups() == []
+    code, again, err = run("tune.sweep", *words)
+    assert code == 0 and json.loads(again.splitlines()[-1]) == facts
