@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from pipeline.core.artifact import Store
+from pipeline.core.errors import InputError
 from pipeline.core.image_set import published_shards
+from pipeline.core.sweep_config import SweepConfig
 from pipeline.core.sweep_report import COLUMNS
 from tests.image_sets import small_config, write_image_set
 
@@ -77,3 +80,70 @@ def test_a_small_sweep_stops_early_gives_its_workers_back_and_is_found_ended(
     assert created_placement_groups() == []
     code, again, err = run("tune.sweep", *words)
     assert code == 0 and json.loads(again.splitlines()[-1]) == facts
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(run, tmp_path: Path) -> None:
+    code, out, err = run("tune.sweep", "--preset", "fashion", "--root", str(tmp_path / "runs"), "--dry-run")
+    assert code == 0, err
+    assert "tpe, 24 trials, compared on real images" in out and "train.learning_rate: between 0.1, 0.8" in out
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--space", "fashoin"], "did you mean 'fashion'"),
+        (["--name", "../x"], "letters, digits"),
+        (["--trials", "0"], "--trials"),
+        (["--space", "none.yaml"], "does not exist"),
+        (["--set", "train.epochs=none"], "train.epochs"),
+    ],
+)
+def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], says: str) -> None:
+    code, _, err = run("tune.sweep", "--preset", "fashion", "--root", str(tmp_path / "runs"), *words)
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert code == 2 and says in line and not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_another_sweep_is_an_input_error(tmp_path: Path) -> None:
+    from pipeline.stages.sweep import Sweep
+
+    store = Store.open(str(tmp_path))
+    settings = SweepConfig.model_validate(SPACE)
+    Sweep(settings, small_config(), store, "x")._begin()
+    Sweep(settings, small_config(), store, "x")
+    with pytest.raises(InputError, match="another space or preset"):
+        Sweep(settings, small_config(epochs=7), store, "x")
+
+
+def test_a_slot_is_what_a_trial_reserves_at_most_at_a_time() -> None:
+    from pipeline.stages.sweep_tuner import slot_needs
+
+    config = small_config(num_workers=3, num_cpus_per_worker=0.5)
+    assert slot_needs(config) == {"CPU": 2, "GPU": 0}  # the pool of two actors
+    streaming = config.model_copy(update={"train": config.train.model_copy(update={"ingest": "stream"})})
+    assert slot_needs(streaming)["CPU"] == 2.5  # the workers and the tasks that read
+
+
+def test_a_trial_larger_than_the_cluster_is_an_input_error(ray_cluster: None) -> None:
+    from pipeline.stages.sweep_tuner import cluster_slots
+
+    with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than the cluster has"):
+        cluster_slots(small_config(num_workers=99))
+
+
+def test_a_failed_trial_is_started_again_listed_with_its_reason_and_the_sweep_still_ends(
+    run, ray_cluster: None, tmp_path: Path
+) -> None:
+    store = Store.open(str(tmp_path / "runs"))
+    real_pictures(store)
+    # The second point asks for more images per batch than there are: no training can start.
+    space = {"train.batch_size": {"choice": [16, 512]}}
+    path = write_space(tmp_path, space=space, early_stopping=None, base=[*SPACE["base"], "train.epochs=1"])
+    words = ["--config", write_config(tmp_path), "--root", store.root, "--space", path, "--json"]
+    code, out, err = run("tune.sweep", *words)
+    assert code == 0, err
+    facts = json.loads(out.splitlines()[-1])
+    assert (facts["finished"], facts["failed"]) == (1, 1)
+    assert "batch_size" in facts["trials"][1]["reason"] and facts["best"]["point"] == {"train.batch_size": 16}
+    assert "## Failed" in store.read_bytes("sweeps/small/table.md").decode()
