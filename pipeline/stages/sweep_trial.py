@@ -22,6 +22,7 @@ from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.search_space import Point, as_point, lay_over
 from pipeline.core.sweep_config import SweepConfig
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_images import Arrays
 from pipeline.stages.shared_images import device_seconds, ensure_images, image_summaries
 from pipeline.stages.train import read_metrics, train
@@ -61,18 +62,26 @@ class SweepJob:
 
 
 class EpochReport(TuneReportCallback):
-    """Hands Tune the metrics of each epoch that a search looks at, the cost so far among them."""
+    """Hands Tune the metrics of each epoch that a search looks at, the cost so far among them.
 
-    def __init__(self, image_s: float, num_workers: int) -> None:
+    The last epoch's are left to the trial itself: a trial that is stopped by them would leave no model.
+
+    Args:
+        image_s: device seconds of the trial's images.
+        train: the trial's training.
+    """
+
+    def __init__(self, image_s: float, train: TrainConfig) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._image_s = image_s
-        self._num_workers = num_workers
+        self._train = train
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray Train's controller with what every worker reported, rank 0 first."""
         first = metrics[0]
-        cost = self._image_s + first["training_seconds"] * self._num_workers
-        self._training_actor_item_queue.put(epoch_facts(first, cost))
+        if first[EPOCH] < self._train.epochs:
+            cost = self._image_s + first["training_seconds"] * self._train.num_workers
+            self._training_actor_item_queue.put(epoch_facts(first, cost))
 
 
 def epoch_facts(metrics: Mapping[str, float], cost: float) -> dict[str, float]:
@@ -98,7 +107,7 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
     from pipeline.core.validation import load_validation  # torch, while others may wait for the images
 
     validation = load_validation(job.base, job.sweep.validation, job.store, config.train)
-    report = EpochReport(image_s, config.train.num_workers)
+    report = EpochReport(image_s, config.train)
     watch = Watch(validation, job.validation_id, [report], job.parent_run)
     model_dir = model_directory(model_identity(config, recipe)[1])
     with lease(job.store, f"{model_dir}/lease"):  # two trials may be one and the same training

@@ -20,9 +20,16 @@ from tests.image_sets import small_config, write_image_set
 SPACE: dict[str, Any] = {
     "search": "grid",
     "validation": {"images_per_class": 20},
-    "early_stopping": {"min_epochs": 1, "reduction_factor": 2},
+    "early_stopping": {
+        "min_epochs": 6,
+        "reduction_factor": 2,
+    },  # by then the first point is at 0.36, the second at 0.10
+    "max_failures": 1,
     "base": ["train.num_workers=1", "generate.num_actors=1"],
-    "space": {"train.learning_rate": {"choice": [0.2, 1.0e-9]}, "images_per_class": {"choice": [8]}},
+    "space": {
+        "train.learning_rate": {"choice": [0.4, 1.0e-9, 1.0e-8]},
+        "train.batch_size": {"choice": [512], "when": {"train.learning_rate": 1.0e-8}},  # more than there are images
+    },
 }
 
 
@@ -35,16 +42,16 @@ def real_pictures(store: Store) -> None:
     publish_manifest(config, recipe, store, sorted(published_shards(store, recipe.images_dir)))
 
 
-def write_space(folder: Path, **changes: Any) -> str:
+def write_space(folder: Path) -> str:
     path = folder / "small.yaml"
-    path.write_text(yaml.safe_dump({**SPACE, **changes}))
+    path.write_text(yaml.safe_dump(SPACE))
     return str(path)
 
 
 def write_config(folder: Path) -> str:
     """The run of `small_config` as --config takes it."""
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(small_config(epochs=3, warmup_epochs=0).model_dump(mode="json")))
+    path.write_text(yaml.safe_dump(small_config(epochs=8, warmup_epochs=0).model_dump(mode="json")))
     return str(path)
 
 
@@ -54,7 +61,7 @@ def created_placement_groups() -> list[str]:
     return [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
 
 
-def test_a_small_sweep_stops_early_gives_its_workers_back_and_is_found_ended(
+def test_a_small_sweep_stops_one_trial_lists_another_as_failed_and_gives_all_workers_back(
     run, ray_cluster: None, tmp_path: Path
 ) -> None:
     store = Store.open(str(tmp_path / "runs"))
@@ -63,16 +70,20 @@ def test_a_small_sweep_stops_early_gives_its_workers_back_and_is_found_ended(
     code, out, err = run("tune.sweep", *words, "--slots", "1")
     assert code == 0, err
     facts = json.loads(out.splitlines()[-1])
-    assert (facts["finished"], facts["stopped_early"], facts["failed"]) == (1, 1, 0)
-    best, stopped = facts["trials"]
-    assert best["point"]["train.learning_rate"] == 0.2 and best["epochs"] == 3 and stopped["epochs"] == 1
+    assert (facts["finished"], facts["stopped_early"], facts["failed"]) == (1, 1, 1), facts
+    best, stopped, failed = facts["trials"]
+    assert best["point"] == {"train.learning_rate": 0.4} and best["epochs"] == 8 and stopped["epochs"] == 6
     assert facts["best"]["trial"] == best["trial"] and facts["front"] == [best["trial"]]
     assert best["accuracy"] > stopped["accuracy"]
-    assert (facts["images_asked"], facts["images_made"], facts["images_reused"]) == (180, 0, 180)
+    assert "batch_size" in failed["reason"]
+    assert store.read_bytes(f"sweeps/small/tune/{failed['trial']}/error.txt").count(b"Failure #") == 2
+    assert (facts["images_asked"], facts["images_made"], facts["images_reused"]) == (270, 0, 270)
     assert 0 < facts["slot_use"] <= 1
-    assert store.exists(f"{best['model_dir']}/manifest.json") and not store.exists(f"{stopped['model_dir']}/lease")
+    assert store.exists(f"{best['model_dir']}/manifest.json")
+    assert not (tmp_path / "runs" / stopped["model_dir"] / "checkpoints").exists()
     table = store.read_bytes("sweeps/small/table.csv").decode()
-    assert table.startswith(",".join(COLUMNS)) and table.count("\n") == 3
+    assert table.startswith(",".join(COLUMNS)) and table.count("\n") == 4
+    assert "## Failed" in store.read_bytes("sweeps/small/table.md").decode()
     assert store.read_bytes("sweeps/small/plot.png").startswith(b"\x89PNG")
     deadline = time.monotonic() + 60  # Ray frees what the dead held a moment after they died
     while created_placement_groups() and time.monotonic() < deadline:
@@ -130,20 +141,3 @@ def test_a_trial_larger_than_the_cluster_is_an_input_error(ray_cluster: None) ->
 
     with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than the cluster has"):
         cluster_slots(small_config(num_workers=99))
-
-
-def test_a_failed_trial_is_started_again_listed_with_its_reason_and_the_sweep_still_ends(
-    run, ray_cluster: None, tmp_path: Path
-) -> None:
-    store = Store.open(str(tmp_path / "runs"))
-    real_pictures(store)
-    # The second point asks for more images per batch than there are: no training can start.
-    space = {"train.batch_size": {"choice": [16, 512]}}
-    path = write_space(tmp_path, space=space, early_stopping=None, base=[*SPACE["base"], "train.epochs=1"])
-    words = ["--config", write_config(tmp_path), "--root", store.root, "--space", path, "--json"]
-    code, out, err = run("tune.sweep", *words)
-    assert code == 0, err
-    facts = json.loads(out.splitlines()[-1])
-    assert (facts["finished"], facts["failed"]) == (1, 1)
-    assert "batch_size" in facts["trials"][1]["reason"] and facts["best"]["point"] == {"train.batch_size": 16}
-    assert "## Failed" in store.read_bytes("sweeps/small/table.md").decode()
