@@ -64,7 +64,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_killed_trial_and_a_killed_driver_cost_no_result(tiny_model: Path, tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SPACE))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SPACE, sort_keys=False))
     root, log = tmp_path / "runs", tmp_path / "log"
     words = [*training_options(root, tiny_model), "--space", str(tmp_path / "small.yaml")]
     process = start(words, log)

@@ -67,7 +67,7 @@ def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], says: str)
 def test_a_sweep_makes_its_images_once_and_its_best_trial_is_promoted(
     cli: Cli, tiny_model: Path, noise_folder: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SPACE))
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SPACE, sort_keys=False))
     words = [*training_options(tmp_path / "runs", tiny_model), "--set", f"evaluate.test_set={noise_folder}", "--json"]
     facts = cli("tune.sweep", *words, "--space", str(tmp_path / "small.yaml"), timeout_s=1000).check_ok().json
     assert facts["finished"] == 3 and facts["images_asked"] == facts["images_made"] + facts["images_reused"]
