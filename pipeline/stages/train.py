@@ -34,7 +34,7 @@ from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
-from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob, run_worker
+from pipeline.stages.worker_job import METRICS, STREAM, Watch, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
@@ -53,12 +53,13 @@ class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy 
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
-def train(config: RunConfig, store: Store) -> dict[str, Any]:
+def train(config: RunConfig, store: Store, watch: Watch | None = None) -> dict[str, Any]:
     """Train the classifier of a config, go on with an interrupted training of it, or find it finished.
 
     Args:
         config: of the run; `train.data` chooses the image set of its recipe or the real twin.
         store: the storage root. The model goes to `models/<id>/`, its manifest last.
+        watch: a search that follows it.
 
     Returns:
         The model's manifest with `model_dir`, `existing` (nothing was to do) and `mlflow_run_id`; JSON-able.
@@ -78,9 +79,12 @@ def train(config: RunConfig, store: Store) -> dict[str, Any]:
     parents = {} if config.train.data == "real" else {"generate": recipe.id}
     params = {**identity, "where_and_how": config.train.model_dump(mode="json")}
     with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents) as run:
+        if watch is not None and watch.parent_run is not None:
+            run.set_tags({"mlflow.parentRunId": watch.parent_run})
         if data is not None:
-            weights_sha256 = fit(config, recipe, store, model_dir, data, run)
-            publish(config, recipe, store, model_dir, data, identity, weights_sha256)
+            weights_sha256 = fit(config, recipe, store, model_dir, data, run, watch)
+            seen = {} if watch is None else {"validation": watch.validation_id}
+            publish(config, recipe, store, model_dir, data, {"identity": identity, **seen}, weights_sha256)
         drop_checkpoints(store, model_dir)
         manifest = read_manifest(store, model_dir, "run the same command again")
         log_data(run, store, manifest)
@@ -89,7 +93,15 @@ def train(config: RunConfig, store: Store) -> dict[str, Any]:
     return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
 
 
-def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: TrainingData, run: RunHandle) -> str:
+def fit(
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    model_dir: str,
+    data: TrainingData,
+    run: RunHandle,
+    watch: Watch | None = None,
+) -> str:
     """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote. Raises `WorkError`."""
     settings = config.train
     needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.shards else 0)
@@ -103,6 +115,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
             shard_size=data.shard_size,
             arrays=None if data.arrays is None else ray.put(data.arrays),
             run=run.handle(),
+            validation=None if watch is None else ray.put(watch.validation),
         )
         use_gpu = settings.device == "cuda"
         trainer = (LocalTrainer if ON_THIS_MACHINE else ray.train.torch.TorchTrainer)(
@@ -118,6 +131,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
                 storage_path=store.uri(model_dir),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
                 failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
+                callbacks=[] if watch is None else list(watch.callbacks),
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             ),
             datasets={} if data.shards is None else {STREAM: data.stream(store, config)},
@@ -154,10 +168,10 @@ def publish(
     store: Store,
     model_dir: str,
     data: TrainingData,
-    identity: dict[str, Any],
+    about: dict[str, Any],
     weights_sha256: str,
 ) -> None:
-    """Write config.json and, last, manifest.json."""
+    """Write config.json and, last, manifest.json; `about` holds the model's identity."""
     history = read_metrics(store, model_dir)
     seconds = sum(metrics["seconds"] for metrics in history)
     images = sum(metrics["images"] for metrics in history)
@@ -165,7 +179,7 @@ def publish(
     store.write_json(f"{model_dir}/{CONFIG}", {"train": config.train.model_dump(mode="json"), **names})
     manifest = {
         "model": model_dir.rpartition("/")[2],
-        "identity": identity,
+        **about,
         "config": config.model_dump(mode="json"),
         "data": data.source,
         "num_images": data.num_images,

@@ -24,6 +24,7 @@ from pipeline.core.image_batches import ImageBatches, MemoryBatches
 from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.training_loop import EpochMetrics, run_epochs
 from pipeline.core.training_state import TrainingState, start_training
+from pipeline.core.validation import validate
 from pipeline.stages.ingest import StreamBatches
 from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob
 
@@ -110,11 +111,16 @@ class Reporter:
         self._state = state
         self._history = history
         self._rank = rank
+        self._validation = None if job.validation is None or rank != 0 else ray.get(job.validation)
         self._tracker = ThreadPoolExecutor(1)  # importing MLflow, or a slow server, must not hold up the other workers
 
     def on_epoch(self, done: int, metrics: EpochMetrics) -> None:
         """Called by every worker when `done` epochs are done."""
+        if self._validation is not None:  # with rank 0's batch norm, which is the one that is kept
+            metrics = {**metrics, **validate(self._state.trained, self._validation, self._job.config.train)}
         self._history.append({"epoch": done, **metrics})
+        seconds = sum(epoch["seconds"] for epoch in self._history)
+        report = {"epoch": done, "training_seconds": seconds, **metrics}
         epochs = self._job.config.train.epochs
         if self._rank == 0:
             write_metrics(self._job.store, self._job.model_dir, self._history)
@@ -122,11 +128,11 @@ class Reporter:
             logger.info("%s", epoch_line(done, epochs, metrics))
         due = done % self._job.config.train.checkpoint_every_epochs == 0 or done == epochs
         if not due or self._rank != 0:
-            ray.train.report({"epoch": done, **metrics})
+            ray.train.report(report)
             return
         with tempfile.TemporaryDirectory() as directory:
             save_checkpoint(Path(directory), self._state, self._history, self._job.config)
-            ray.train.report({"epoch": done, **metrics}, ray.train.Checkpoint.from_directory(directory))
+            ray.train.report(report, ray.train.Checkpoint.from_directory(directory))
 
     def close(self) -> None:
         """Send what MLflow has not got yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,23 @@ STREAM = "train"
 
 
 @dataclass(frozen=True)
+class Watch:
+    """A search that follows a training.
+
+    Args:
+        validation: images and labels that the network is scored on after every epoch.
+        validation_id: names them in the model's manifest.
+        callbacks: of Ray Train (`ray.train.UserCallback`).
+        parent_run: MLflow run of the search, which the training's run is shown under; None without tracking.
+    """
+
+    validation: Arrays
+    validation_id: str
+    callbacks: Sequence[Any] = ()
+    parent_run: str | None = None
+
+
+@dataclass(frozen=True)
 class WorkerJob:
     """What every worker is given.
 
@@ -30,6 +48,7 @@ class WorkerJob:
         shard_size: rows of a shard of the image set; 0 when nothing is streamed.
         arrays: images and labels in Ray's object store, or None when the images are streamed.
         run: the MLflow run.
+        validation: as `arrays`, to score on after every epoch; None for no such score.
     """
 
     config: RunConfig
@@ -40,6 +59,7 @@ class WorkerJob:
     shard_size: int
     arrays: ray.ObjectRef[Arrays] | None
     run: RunHandle
+    validation: ray.ObjectRef[Arrays] | None = None
 
 
 def run_worker(settings: dict[str, Any]) -> dict[str, str | None]:

@@ -1,0 +1,154 @@
+"""A lease in the storage root: of all processes that ask, on any node, one at a time holds it.
+
+Lamport's bakery with one file per ticket (Lamport 1974, doi:10.1145/361082.361093): it needs nothing but whole writes,
+and listings that show what was written before, which disks and object stores both give; pyarrow has no conditional PUT.
+A holder that lives writes its ticket anew again and again. Whoever waits removes a ticket that it has seen unchanged
+for `ttl_s` on its own clock, so clocks of nodes are never compared.
+
+A holder that only slept that long goes on beside its successor. So a lease saves work, it does not protect data: what
+is done under it must be harmless when done twice, as publishing a shard is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pipeline.core.artifact import Store
+from pipeline.core.errors import WorkError
+
+logger = logging.getLogger(__name__)
+_CHOOSING, _TICKET = "choosing-", "ticket-"
+
+
+@dataclass(frozen=True)
+class LeaseTiming:
+    """Seconds of a lease.
+
+    Args:
+        heartbeat_s: between two signs of life of everyone who holds or waits.
+        ttl_s: after so long without one a ticket counts as left by the dead.
+        poll_s: between two looks of those who wait.
+    """
+
+    heartbeat_s: float = 5.0
+    ttl_s: float = 45.0
+    poll_s: float = 0.5
+
+
+@contextmanager
+def lease(
+    store: Store, directory: str, until: Callable[[], bool] = lambda: False, timing: LeaseTiming | None = None
+) -> Iterator[bool]:
+    """Wait for the lease and hold it inside the `with` block.
+
+    Args:
+        store: the storage root.
+        directory: of the lease; it holds nothing else.
+        until: asked before every look; when it says yes there is nothing left to wait for.
+        timing: how often and how long.
+
+    Yields:
+        Whether the lease is held; False when `until` said yes first.
+
+    Raises:
+        WorkError: the storage cannot be read or written.
+    """
+    contender = _Contender(store, directory, timing or LeaseTiming())
+    try:
+        yield contender.wait(until)
+    finally:
+        contender.leave()
+
+
+@dataclass
+class _Contender:
+    store: Store
+    directory: str
+    timing: LeaseTiming
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ticket: str | None = None
+    """File name of the ticket; None outside the queue."""
+    seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    """File name -> its content and since when it has been that, on this process's clock."""
+    left: threading.Event = field(default_factory=threading.Event)
+    heart: threading.Thread | None = None
+
+    def wait(self, until: Callable[[], bool]) -> bool:
+        """Whether the lease is ours; False when `until` said yes first."""
+        while not until():
+            if self.ticket is None or self.ticket not in self.store.list_names(self.directory):
+                self._take_ticket()  # the first one, or ours was taken for a dead one's
+            assert self.ticket is not None
+            # Two listings, choosers first: one alone may miss a ticket that appears while its chooser's mark goes.
+            ahead = self._others(_CHOOSING)
+            ahead = ahead or [name for name in self._others(_TICKET) if name < self.ticket]
+            if not ahead:
+                return True
+            for name in ahead:
+                self._remove_if_dead(name)
+            time.sleep(self.timing.poll_s)
+        return False
+
+    def leave(self) -> None:
+        """Give the lease or the place in the queue back."""
+        self.left.set()
+        if self.heart is not None:
+            self.heart.join()
+        if self.ticket is not None:
+            self.store.delete(self._path(self.ticket))
+
+    def _take_ticket(self) -> None:
+        mark = f"{_CHOOSING}{self.key}"
+        self._write(mark, 0)
+        numbers = [int(name.split("-")[1]) for name in self.store.list_names(self.directory) if _is_ticket(name)]
+        self.ticket = f"{_TICKET}{max(numbers, default=0) + 1:012d}-{self.key}"
+        self._write(self.ticket, 0)
+        self.store.delete(self._path(mark))
+        if self.heart is None:
+            self.heart = threading.Thread(target=self._beat, daemon=True)
+            self.heart.start()
+
+    def _beat(self) -> None:
+        """Runs in a thread: a sign of life until the lease is left. A ticket that was taken from us is not put back."""
+        beats = 0
+        while not self.left.wait(self.timing.heartbeat_s):
+            beats += 1
+            try:
+                if self.ticket is not None and self.store.exists(self._path(self.ticket)):
+                    self._write(self.ticket, beats)
+            except WorkError as error:  # the work itself will meet it too, and say so
+                logger.warning("no sign of life for the lease of %s: %s", self.store.uri(self.directory), error)
+
+    def _others(self, prefix: str) -> list[str]:
+        return [n for n in self.store.list_names(self.directory) if n.startswith(prefix) and not n.endswith(self.key)]
+
+    def _remove_if_dead(self, name: str) -> None:
+        try:
+            content = self.store.read_bytes(self._path(name))
+        except FileNotFoundError:
+            return
+        now = time.monotonic()
+        before, since = self.seen.get(name, (None, now))
+        if before != content:
+            self.seen[name] = (content, now)
+        elif now - since > self.timing.ttl_s:
+            logger.warning("the lease of %s is taken from %s, silent for %.0f s", self.directory, name, now - since)
+            self.store.delete(self._path(name))
+
+    def _write(self, name: str, beats: int) -> None:
+        self.store.write_json(self._path(name), {"host": socket.gethostname(), "pid": os.getpid(), "beats": beats})
+
+    def _path(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+
+def _is_ticket(name: str) -> bool:
+    return name.startswith(_TICKET) and name.split("-")[1].isdecimal()

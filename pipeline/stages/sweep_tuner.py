@@ -1,0 +1,161 @@
+"""Ray Tune set up for a sweep: search, early stopping, slots, what is kept of it on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from functools import partial
+from typing import Any
+
+# Must be set before Ray Tune is imported.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # of its three loggers we read one
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "5")  # default 10 and more: what a killed driver forgets
+os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+
+import ray
+from ray import tune
+from ray.tune.logger import JsonLoggerCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
+from pipeline.core.search_space import GRID, Point, suggest
+from pipeline.core.sweep_config import SweepConfig
+from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob, run_trial
+
+EXPERIMENT = "tune"
+"""Ray Tune's own folder in the sweep's: state of trials and of the search, as pickles."""
+TRIAL_MEMORY_BYTES = 300 * 2**20
+"""All that a trial's own process reserves: it waits for its pool and its workers, which reserve the rest."""
+
+
+class TrialLines(tune.Callback):
+    """A line for every trial that ends. Ray Tune keeps it with the experiment, so it holds nothing."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Ray Tune."""
+        metrics = trial.last_result or {}
+        done = sum(other.is_finished() for other in trials)
+        print(
+            f"sweep: trial {trial.trial_id} ended after {metrics.get(EPOCH, 0):.0f} epochs, {done} so far: accuracy "
+            f"{metrics.get(ACCURACY, float('nan')):.4f}, {metrics.get(COST, float('nan')):.1f} device s",
+            flush=True,
+        )
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Ray Tune."""
+        print(f"sweep: trial {trial.trial_id} failed", flush=True)
+
+
+def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, *, retry_failed: bool) -> tune.Tuner:
+    """A new experiment, or the one that is there with its trials and the history of its search.
+
+    Args:
+        job: the sweep.
+        directory: of the sweep under the root.
+        points: of a grid; empty for a search.
+        slots: trials at a time.
+        retry_failed: start failed trials of the one that is there again.
+    """
+
+    def trial(config: dict[str, Any]) -> None:
+        run_trial(job, config)
+
+    trainable = tune.with_resources(trial, tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY_BYTES}]))
+    file_system, path = job.store.filesystem(f"{directory}/{EXPERIMENT}")
+    if tune.Tuner.can_restore(path, storage_filesystem=file_system):
+        return tune.Tuner.restore(
+            path, trainable, resume_unfinished=True, restart_errored=retry_failed, storage_filesystem=file_system
+        )
+    stopping = job.sweep.early_stopping
+    return tune.Tuner(
+        trainable,
+        param_space={GRID: tune.grid_search([json.dumps(point) for point in points])} if points else {},
+        tune_config=tune.TuneConfig(
+            search_alg=None if points else search(job.sweep),
+            scheduler=None if stopping is None else asha(job),
+            num_samples=1 if points else job.sweep.num_trials,
+            max_concurrent_trials=slots,
+            reuse_actors=stopping is None,  # a stopped trial's process must end: its training ends with it
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=EXPERIMENT,
+            storage_path=path.rpartition("/")[0],
+            storage_filesystem=file_system,
+            failure_config=tune.FailureConfig(max_failures=job.sweep.max_failures),
+            callbacks=[TrialLines(), JsonLoggerCallback()],
+            verbose=0,
+        ),
+    )
+
+
+def trial_name(trial: Any) -> str:
+    """The id alone: settings may hold any text, and this becomes a folder."""
+    return str(trial.trial_id)
+
+
+def search(sweep: SweepConfig) -> OptunaSearch:
+    """Draws or TPE over the space as a define-by-run function, so that conditions hold."""
+    import optuna
+
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=sweep.seed)
+    if sweep.search == "tpe":
+        sampler = optuna.samplers.TPESampler(
+            seed=sweep.seed,
+            n_startup_trials=sweep.num_random_trials,
+            multivariate=True,
+            group=True,  # settings that have conditions are modelled where they are there
+            constant_liar=True,  # what runs is not proposed again
+        )
+    metric: str | list[str] = ACCURACY
+    mode: str | list[str] = "max"
+    if "cost" in sweep.objectives:
+        metric, mode = [ACCURACY, COST], ["max", "min"]
+    return OptunaSearch(partial(suggest, sweep), metric=metric, mode=mode, sampler=sampler)
+
+
+def asha(job: SweepJob) -> ASHAScheduler:
+    """Early stopping on the validation accuracy. Trials count their epochs themselves: a restart counts none twice."""
+    stopping = job.sweep.early_stopping
+    assert stopping is not None
+    searched = job.sweep.space.get("train.epochs")
+    epochs = int(max(searched.ends())) if searched else job.config({}).train.epochs
+    return ASHAScheduler(
+        time_attr=EPOCH,
+        metric=ACCURACY,
+        mode="max",
+        max_t=epochs,
+        grace_period=min(stopping.min_epochs, epochs),
+        reduction_factor=stopping.reduction_factor,
+    )
+
+
+def slot_needs(config: RunConfig) -> dict[str, float]:
+    """What a trial reserves at most at a time: its pool of actors, then its training workers."""
+    made, trained = config.generate, config.train
+    workers = trained.num_workers * trained.num_cpus_per_worker + (trained.ingest == "stream")
+    gpus = trained.num_workers if trained.device == "cuda" else 0
+    return {
+        "CPU": max(workers, made.num_actors * made.num_cpus_per_actor),
+        "GPU": max(gpus, made.num_actors * made.num_gpus_per_actor),
+    }
+
+
+def cluster_slots(config: RunConfig) -> int:
+    """Trials that the cluster holds at a time. Raises `InputError` when it holds none. Needs a Ray session."""
+    needs, there = slot_needs(config), dict(ray.cluster_resources())
+    holds = {name: there.get(name, 0.0) / need for name, need in needs.items() if need}
+    if lacking := [f"{needs[name]:g} {name}" for name, times in holds.items() if times < 1]:
+        raise InputError(
+            f"a trial needs {' and '.join(lacking)}, more than the cluster has; lower train.num_workers or "
+            "generate.num_actors in the sweep's `base`"
+        )
+    if "RAY_ADDRESS" not in os.environ and hasattr(os, "sched_getaffinity"):
+        holds["CPU"] = max(1.0, len(os.sched_getaffinity(0)) / needs["CPU"])  # a local Ray may plan with more
+    return int(min(holds.values()))

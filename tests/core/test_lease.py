@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.lease import LeaseTiming, lease
+
+REPOSITORY = Path(__file__).parent.parent.parent
+FAST = LeaseTiming(heartbeat_s=0.05, ttl_s=0.6, poll_s=0.02)
+THINGS, ASKERS = 12, 6
+
+
+@contextmanager
+def askers(root: str, log: Path, count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    command = [sys.executable, "-m", "tests.core.lease_worker", root, str(log), str(THINGS), "0.15"]
+    with ExitStack() as stack:
+        yield [stack.enter_context(subprocess.Popen(command, cwd=REPOSITORY)) for _ in range(count)]
+
+
+def lines(log: Path) -> list[list[str]]:
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "runs")
+    return f"{request.getfixturevalue('s3_root')}/{uuid.uuid4().hex}"
+
+
+@pytest.mark.faults
+def test_many_ask_at_once_the_holder_is_killed_and_nothing_is_made_twice(root: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with askers(root, log, ASKERS) as processes:
+        deadline = time.monotonic() + 90
+        while sum(line[0] == "made" for line in lines(log)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        holder = int(lines(log)[-1][2])
+        os.kill(holder, signal.SIGKILL)
+        codes = {process.pid: process.wait(90) for process in processes}
+    assert codes.pop(holder) == -signal.SIGKILL and set(codes.values()) == {0}
+    made = Counter(name for what, name, _ in lines(log) if what == "made")
+    published = set(Store.open(root).list_names("things"))
+    assert len(published) == THINGS
+    # The kill may fall between a thing's publishing and its line; nothing else may be missing, and nothing twice.
+    assert set(made.values()) == {1} and len(published - set(made)) <= 1
+    begun = Counter(name for what, name, _ in lines(log) if what == "begins")
+    assert sum(begun.values()) - THINGS <= 1  # only what the killed one had in hand was begun again
+    assert len({pid for _, _, pid in lines(log)}) >= 2
+
+
+def test_one_at_a_time_holds_it(tmp_path: Path) -> None:
+    store, inside, most = Store.open(str(tmp_path)), [0], [0]
+    lock = threading.Lock()
+
+    def hold() -> None:
+        with lease(store, "lease", timing=FAST) as held:
+            assert held
+            with lock:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+            time.sleep(0.05)
+            with lock:
+                inside[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert most == [1] and inside == [0]
+    assert store.list_names("lease") == []
+
+
+def test_a_living_holder_is_waited_for_longer_than_the_ttl(tmp_path: Path) -> None:
+    store, order = Store.open(str(tmp_path)), []
+
+    def second() -> None:
+        with lease(store, "lease", timing=FAST):
+            order.append("second")
+
+    with lease(store, "lease", timing=FAST):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(4 * FAST.ttl_s)
+        order.append("first")
+    thread.join(60)
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("left", ["ticket-000000000001-dead", "choosing-dead"])
+def test_what_the_dead_left_is_removed(tmp_path: Path, left: str) -> None:
+    store = Store.open(str(tmp_path))
+    store.write_json(f"lease/{left}", {})
+    start = time.monotonic()
+    with lease(store, "lease", timing=FAST) as held:
+        assert held and time.monotonic() - start > FAST.ttl_s
+    assert store.list_names("lease") == []
+
+
+def test_nobody_waits_for_what_is_done(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    with lease(store, "lease", until=lambda: True, timing=FAST) as held:
+        assert not held
+    assert not (tmp_path / "lease").exists()
+
+
+def test_a_waiter_goes_when_the_work_is_done(tmp_path: Path) -> None:
+    store, looks = Store.open(str(tmp_path)), [0]
+
+    def done() -> bool:
+        looks[0] += 1
+        return looks[0] > 3
+
+    with lease(store, "lease", timing=FAST) as first, lease(store, "lease", done, FAST) as second:
+        assert first and not second
+    assert store.list_names("lease") == []

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.core.config_loading import PRESETS, load_config, validate
+from pipeline.core.errors import InputError
+from pipeline.core.search_space import GRID, as_point, check_space, describe_point, grid, lay_over, suggest
+from pipeline.core.sweep_config import SweepConfig, load_sweep, sweep_names
+from tests.image_sets import small_config
+
+CONDITIONAL = {
+    "train.augmentation": {"choice": ["pytorch", "dino_multicrop"]},
+    "train.min_crop_scale": {"choice": [0.3, 0.6], "when": {"train.augmentation": "pytorch"}},
+}
+
+
+def sweep(space: dict[str, Any], **more: Any) -> SweepConfig:
+    return validate(SweepConfig, {"space": space, **more})
+
+
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
+    assert (PRESETS / "runs" / f"{name}.yaml").exists()
+    check_space(load_sweep(name), load_config(name))
+
+
+@pytest.mark.parametrize(
+    ("space", "more", "says"),
+    [
+        ({"generate.batch_size": {"choice": [1]}}, {}, "this"),
+        ({"train.num_workers": {"choice": [1]}}, {}, "this"),
+        ({"train.epochs": {}}, {}, "exactly one of"),
+        ({"train.epochs": {"choice": [1], "uniform": [1, 2]}}, {}, "exactly one of"),
+        ({"train.learning_rate": {"uniform": [2, 1]}}, {}, "below"),
+        ({"train.learning_rate": {"loguniform": [0, 1]}}, {}, "above 0"),
+        ({"train.learning_rate": {"loguniform": [1, 2], "step": 1}}, {}, "step"),
+        ({"train.learning_rate": {"uniform": [1, 2]}}, {"search": "grid"}, "grid needs choice"),
+        ({"train.epochs": {"choice": [1], "when": {"train.head": "linear"}}}, {}, "no setting above"),
+        ({"train.epochs": {"choice": [1]}}, {"objectives": ["cost"]}, "objectives"),
+    ],
+)
+def test_a_wrong_space_is_one_line(space: dict[str, Any], more: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        sweep(space, **more)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [("train.epoch", 1, "did you mean 'epochs'"), ("train.epochs", 0, "greater than"), ("recipe.width", 7, "width")],
+)
+def test_values_are_tried_on_the_preset(key: str, value: Any, says: str) -> None:
+    with pytest.raises(InputError, match=rf"space\.{key}: .*{says}"):
+        check_space(sweep({key: {"choice": [value]}}), small_config())
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'fashion'"):
+        load_sweep("fashoin")
+
+
+def test_the_grid_has_each_combination_once_and_leaves_out_what_does_not_apply() -> None:
+    points = grid(sweep({**CONDITIONAL, "images_per_class": {"choice": [4, 8]}}, search="grid"))
+    assert len(points) == 6
+    assert points[0] == {"train.augmentation": "pytorch", "train.min_crop_scale": 0.3, "images_per_class": 4}
+    assert points[-1] == {"train.augmentation": "dino_multicrop", "images_per_class": 8}
+    assert as_point(sweep(CONDITIONAL), {GRID: '{"a": [1]}'}) == {"a": [1]}
+
+
+def test_a_grid_beyond_the_limit_is_an_input_error() -> None:
+    numbers = list(range(1, 102))
+    with pytest.raises(InputError, match="more than 10,000"):
+        grid(sweep({"train.epochs": {"choice": numbers}, "images_per_class": {"choice": numbers}}))
+
+
+def test_optuna_draws_points_that_are_valid_runs_and_keep_to_conditions() -> None:
+    import optuna
+
+    found = sweep(
+        {
+            **CONDITIONAL,
+            "recipe.template": {"choice": ["c", [{"template": "c", "weight": 2}, {"template": "c, d_c", "weight": 1}]]},
+            "images_per_class": {"uniform": [4, 12], "step": 4},
+            "train.learning_rate": {"loguniform": [0.1, 1]},
+        }
+    )
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = [as_point(found, suggest(found, study.ask())) for _ in range(40)]
+    for point in points:
+        assert ("train.min_crop_scale" in point) == (point["train.augmentation"] == "pytorch")
+        assert point["images_per_class"] in (4, 8, 12) and 0.1 <= point["train.learning_rate"] <= 1
+        config = lay_over(small_config(), ("train.epochs=5",), point)
+        assert config.train.epochs == 5 and config.images_per_class == point["images_per_class"]
+    assert {type(point["recipe.template"]) for point in points} == {str, list}
+    assert describe_point({"a": 0.123456, "b": "c"}) == "a=0.1235 b=c"

@@ -1,0 +1,59 @@
+"""A sweep's best trial as a config, trained again at full budget with several seeds: was the sweep right?
+
+    python -m tune.promote --preset fashion
+
+Leaves sweeps/NAME/best.yaml, which jobs.train takes with --config, and promotion.md. Stopped, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli import JobContext, job_options_with, run_job
+from pipeline.core.config import RunConfig
+from pipeline.core.config_loading import validate
+from pipeline.core.errors import InputError
+from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
+
+
+@click.command(help=__doc__)
+@job_options_with(plans=True)
+@click.option("--sweep", default="fashion", show_default=True, metavar="NAME", help="Folder of an ended sweep.")
+@click.option("--trial", metavar="ID", help="A finished trial, e.g. of the Pareto front; default: the most accurate.")
+@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings.")
+def main(job: JobContext, sweep: str, trial: str | None, seeds: int) -> None:
+    """Write the config of a trial, train it, and say how far the sweep's estimate was off."""
+    if not sweep.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"--sweep {sweep!r} is no sweep's name: those have letters, digits, - and _")
+    directory, again = f"sweeps/{sweep}", f"run `python -m tune.sweep --name {sweep}` with the same options first"
+    if job.dry_run:
+        there = job.store.exists(f"{directory}/{RESULT}")
+        state = "has ended" if there else "has not ended yet"
+        job.finish(f"promote: sweep {sweep} {state}; {seeds} trainings at full budget", {"ended": there})
+        return
+    for name in (IDENTITY, RESULT):
+        if not job.store.exists(f"{directory}/{name}"):
+            raise InputError(f"{job.store.uri(directory)} has no {name}: the sweep has not ended; {again}")
+    about, result = job.store.read_json(f"{directory}/{IDENTITY}"), job.store.read_json(f"{directory}/{RESULT}")
+    from pipeline.stages.promote import (  # torch and Ray take seconds to import
+        choose_trial,
+        promote,
+        promotion_markdown,
+    )
+
+    found = promote(
+        validate(SweepConfig, about["sweep"], f"{directory}/{IDENTITY}: "),
+        validate(RunConfig, about["config"], f"{directory}/{IDENTITY}: "),
+        job.config,
+        job.store,
+        directory,
+        choose_trial(result, trial),
+        list(range(seeds)),
+        lambda line: click.echo(f"promote: {line}"),
+    )
+    folder = job.store.uri(directory)
+    job.finish(f"\n{promotion_markdown(found)}\nbest.yaml, promotion.md and promotion.json in {folder}", found)
+
+
+if __name__ == "__main__":
+    run_job(main)
