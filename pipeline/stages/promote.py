@@ -14,6 +14,7 @@ from pipeline.core.config_loading import nearest
 from pipeline.core.errors import InputError
 from pipeline.core.search_space import describe_point, lay_over
 from pipeline.core.sweep_config import SweepConfig
+from pipeline.core.validation_images import load_validation
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shared_images import ensure_images
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
@@ -84,8 +85,7 @@ def promote(
     with ray_session():
         if group == "synthetic":
             ensure_images(config, store)
-        from pipeline.core.validation import load_validation  # torch, after the images
-        from pipeline.stages.evaluate import evaluate
+        from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
 
         validation = load_validation(searched, sweep.validation, store, config.train)
         slots = num_slots(config.train)

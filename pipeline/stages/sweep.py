@@ -26,6 +26,7 @@ from pipeline.core.sweep_report import (
     plot_png,
     to_csv,
 )
+from pipeline.core.validation_images import load_validation, synthetic_validation
 from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
@@ -134,8 +135,6 @@ class Sweep:
             self.store.write_json(f"{self.directory}/{IDENTITY}", about)
 
     def _prepare_validation(self, job: SweepJob) -> None:
-        from pipeline.core.validation import load_validation, synthetic_validation  # torch takes seconds to import
-
         settings = self.settings.validation
         if settings.source == "synthetic":
             ensure_images(synthetic_validation(job.base, settings), self.store)

@@ -24,6 +24,7 @@ from pipeline.core.search_space import Point, as_point, lay_over
 from pipeline.core.sweep_config import SweepConfig
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_images import Arrays
+from pipeline.core.validation_images import load_validation
 from pipeline.stages.shared_images import device_seconds, ensure_images, image_summaries
 from pipeline.stages.train import read_metrics, train
 from pipeline.stages.worker_job import Watch
@@ -104,8 +105,6 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
     if config.train.data == "synthetic":
         ensure_images(config, job.store)
         image_s = device_seconds(config, image_summaries(config, recipe, job.store))
-    from pipeline.core.validation import load_validation  # torch, while others may wait for the images
-
     validation = load_validation(job.base, job.sweep.validation, job.store, config.train)
     report = EpochReport(image_s, config.train)
     watch = Watch(validation, job.validation_id, [report], job.parent_run)
