@@ -150,8 +150,8 @@ def test_gpu_nodes_come_are_used_are_replaced_and_go(
     first_node_s = next(at_s for at_s, count in watcher.seen if count)
     loads_s = [at_s - psutil.Process(pid).create_time() for pid, at_s in first.items()]
     print(
-        f"all {GPUS} busy {all_busy_s - started_s:.1f} s after the command, {all_busy_s - first_node_s:.1f} s after the "
-        f"first node; actors took {min(loads_s):.1f} to {max(loads_s):.1f} s from process to first shard; ratio "
+        f"all {GPUS} busy {all_busy_s - started_s:.1f} s after the command, {all_busy_s - first_node_s:.1f} s after "
+        f"the first node; actors took {min(loads_s):.1f} to {max(loads_s):.1f} s from process to first shard; ratio "
         f"{(all_busy_s - first_node_s) / max(loads_s):.2f}"
     )
     lost_s = time.time()
