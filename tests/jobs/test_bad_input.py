@@ -68,6 +68,7 @@ CASES = {
     "study without axes": Case(
         "study", "--preset fashion --study @tmp/s.yaml", 2, ("s.yaml", "axes"), write("s.yaml", "seeds: [1]")
     ),
+    "no part of the set": Case("generate", "--preset fashion --shards 3:2 @tiny", 2, ("--shards '3:2'", "FIRST:STOP")),
     # what is sent to a cluster
     "sent job misspelt": Case("submit", "-- python -m jobs.genrate", 2, ("did you mean 'jobs.generate'",)),
     "sent shell command": Case("submit", "-- rm -rf x", 2, ("'rm -rf x'", "python -m MODULE")),
