@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,8 +13,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
+import ray
+import ray._private.services
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from pipeline.stages.head_watch import answers
 from tests.conftest import REPOSITORY
@@ -28,16 +33,30 @@ class ClusterHead:
     Args:
         cpus: that Ray may plan with.
         environment: of the node's processes, over this one's.
-        words: further options of `ray start`.
+        groups: of pretended nodes that an autoscaler (v2) starts and ends: name -> resources, min_workers, max_workers.
+            Their processes run here, their GPUs are labels. Then without a token.
     """
 
-    def __init__(self, cpus: int, environment: Mapping[str, str] | None = None, words: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        cpus: int,
+        environment: Mapping[str, str] | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rh-", dir="/tmp"))  # the paths of Ray's sockets must be short
         token = self.folder / "token"
         token.write_text("0123456789abcdef0123456789abcdef")
         self.client_environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        words: list[str] = []
         gcs, dashboard, client = free_ports(3)
         self.gcs_address, self.address = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        if groups:
+            host = ray._private.services.get_node_ip_address()
+            config = self.folder / "autoscaling.json"
+            config.write_text(json.dumps(autoscaling_config(groups, f"{host}:{gcs}")))
+            words = [f"--autoscaling-config={config}"]
+            self.client_environment = {"RAY_AUTH_MODE": "disabled"}
+            environment = {**PRETENDED, **(environment or {})}
         programs = Path(sys.executable).parent
         self._log = self.folder / "start.log"
         with open(self._log, "wb") as log:
@@ -103,6 +122,49 @@ class ClusterHead:
             timeout=timeout_s,
             check=False,
         )
+
+
+PRETENDED = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+}
+
+
+def autoscaling_config(groups: Mapping[str, Mapping[str, Any]], gcs_address: str) -> dict[str, Any]:
+    """What the autoscaler reads. Ray's own provider of such nodes is named as an external one: the wheel lacks the
+    example file that its name `fake_multinode` stands for."""
+    commands = ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
+    types = {name: {"node_config": {}, **group} for name, group in groups.items()}
+    return {
+        "cluster_name": "pretended",
+        "max_workers": sum(group["max_workers"] for group in groups.values()),
+        "upscaling_speed": 100.0,
+        "idle_timeout_minutes": 0.2,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD_NODE_ID,
+            "gcs_address": gcs_address,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {}, "node_config": {}, "max_workers": 0},
+            **types,
+        },
+        "head_node_type": "ray.head.default",
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        **{f"{name}_commands": [] for name in commands},
+        **{name: [] for name in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    }
 
 
 def free_ports(count: int) -> list[int]:

@@ -160,3 +160,16 @@ def test_the_job_is_one_of_ours_on_the_cluster_of_base() -> None:
     words = job["spec"]["entrypoint"].split()
     assert words[:2] == ["python", "-m"] and (REPOSITORY / f"{words[2].replace('.', '/')}.py").exists()
     assert words[words.index("--root") + 1].startswith("s3://")
+
+
+def test_pods_and_policy_are_kubernetes_own_kinds(ray_cluster_spec: dict[str, Any]) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="Kubernetes' schemas are not installed")
+    (job,) = documents("jobs/generate.yaml")
+    specs = [*pods(ray_cluster_spec).values(), job["spec"]["submitterPodTemplate"]["spec"]]
+    kinds = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": spec} for spec in specs]
+    for document in [*kinds, *documents("base/networkpolicy.yaml")]:
+        validator.validate(document, validator.latest_version(), strict=True)
+    with pytest.raises(validator.ValidationError):
+        validator.validate(
+            {**kinds[0], "spec": {**specs[0], "nodeSelektor": {}}}, validator.latest_version(), strict=True
+        )

@@ -51,6 +51,26 @@ RUN_BY = {
 # Line -> what covers it.
 OTHER_LINES = {
     ". .venv/bin/activate": "the environment that this test runs in was made by `make setup`",
+    "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": "tests/faults/test_submitted.py sets it so",
+    "ray job submit --working-dir . --entrypoint-num-cpus 1 -- "
+    "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix": "tests/faults/test_submitted.py",
+    "ray job list": "tests/jobs/test_submit.py",
+    "ray job stop night-0123456789ab": "tests/faults/test_submitted.py stops a job so",
+    "ray get-auth-token --generate": "not run: it writes into HOME; tests/cluster_head.py has a token file",
+    "export RAY_AUTH_MODE=token": "tests/cluster_head.py sets it so",
+    "ray up cluster.yaml": "tests/test_cluster_yaml.py holds the file against Ray's own check; not run: no cloud here",
+    "ray dashboard cluster.yaml": "not run: no cloud here",
+    "ray down cluster.yaml": "not run: no cloud here",
+    "aws s3 mb s3://bucket": "not run: no cloud here",
+    "aws ssm put-parameter --name /synthclones/image --type String --data-type aws:ec2:image "
+    "--value ami-0123456789abcdef0": "not run: no cloud here; tests/test_cluster_yaml.py wants its version",
+    "aws iam create-instance-profile --instance-profile-name synthclones-node": "not run: no cloud here",
+    "docker build -t synthclones .": "tests/test_containers.py reads it; not run: no engine here",
+    "docker build --target cpu -t synthclones-cpu .": "tests/test_containers.py reads it; not run: no engine here",
+    "kubectl create secret generic synthclones-credentials --from-env-file=cluster.env": "not run: no Kubernetes here",
+    "kubectl apply -k k8s/overlays/gke": "tests/test_containers.py reads the manifests; not run: no Kubernetes here",
+    "kubectl create -k k8s/jobs": "tests/test_containers.py reads the manifests; not run: no Kubernetes here",
+    "kubectl port-forward service/synthclones-head-svc 8265": "not run: no Kubernetes here",
 }
 
 

@@ -18,6 +18,7 @@ from pipeline.core.image_set import claim_image_set, each_summary, published_sha
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
+from pipeline.core.shard_range import shard_range
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage
 from pipeline.stages.preflight import check_storage, is_wanted, preflight
@@ -31,7 +32,12 @@ from pipeline.stages.tracking import tracked_run
 
 
 def generate(
-    config: RunConfig, store: Store, *, retry_failed: bool = False, make_maker: Callable[..., Any] | None = None
+    config: RunConfig,
+    store: Store,
+    *,
+    retry_failed: bool = False,
+    shards: str | None = None,
+    make_maker: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Make the images of a recipe that are not there yet.
 
@@ -39,22 +45,26 @@ def generate(
         config: of the run.
         store: the storage root. The set goes to `images/<id>/`, its manifest last.
         retry_failed: make the shards again that hold failed rows.
+        shards: `FIRST:STOP`, the part of the set that is made here; other jobs make the rest, at any time. Whoever
+            makes the last part writes the manifest.
         make_maker: see `pipeline.stages.shard_actor.ShardActor`.
 
     Returns:
-        The set's manifest, with `images_dir`, `images_made` in this call and `mlflow_run_id`; JSON-able.
+        The set's manifest, or while other parts are missing the totals of this one and `missing_shards`; with
+        `images_dir`, `images_made` in this call and `mlflow_run_id`; JSON-able.
 
     Raises:
-        InputError: the recipe or the model is wrong, or the set keeps another shard or batch size.
+        InputError: the recipe, the model or the part is wrong, or the set keeps another shard or batch size.
         WorkError: too many rows failed, or a shard cannot be written; what is published stays.
     """
     recipe = resolve_recipe(config)
     local_model_dir(config.recipe.model)  # a wrong model is found before anything is written
     check_machine(config.generate)
+    whole = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
+    wanted = shard_range(shards, len(whole))
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
-    wanted = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
     done = published_shards(store, recipe.images_dir).intersection(wanted)
     if retry_failed:
         summaries = read_summaries(store, recipe.images_dir, sorted(done))
@@ -66,7 +76,15 @@ def generate(
         if missing:
             worker = {"replace": retry_failed, "make_maker": make_maker}
             made = make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run, worker=worker)
-        manifest = publish_manifest(config, recipe, store, list(wanted))
+        others = set(whole).difference(published_shards(store, recipe.images_dir))
+        if shards is not None and others:
+            manifest = {
+                **set_totals(each_summary(store, recipe.images_dir, list(wanted))),
+                "shards": len(wanted),
+                "missing_shards": len(others),
+            }
+        else:
+            manifest = publish_manifest(config, recipe, store, list(whole))
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
         )

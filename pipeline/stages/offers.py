@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import ray
-from ray._raylet import GcsClient
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, without types
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 
 from pipeline.core.errors import InputError
 

@@ -68,6 +68,14 @@ CASES = {
     "study without axes": Case(
         "study", "--preset fashion --study @tmp/s.yaml", 2, ("s.yaml", "axes"), write("s.yaml", "seeds: [1]")
     ),
+    "no part of the set": Case("generate", "--preset fashion --shards 3:2 @tiny", 2, ("--shards '3:2'", "FIRST:STOP")),
+    # what is sent to a cluster
+    "sent job misspelt": Case("submit", "-- python -m jobs.genrate", 2, ("did you mean 'jobs.generate'",)),
+    "sent shell command": Case("submit", "-- rm -rf x", 2, ("'rm -rf x'", "python -m MODULE")),
+    "sent under a path": Case("submit", "--name ../a -- python -m jobs.demo", 2, ("--name '../a'",)),
+    "sent without a variable": Case("submit", "--env NO_SUCH_X -- python -m jobs.demo", 2, ("NO_SUCH_X", "not set")),
+    "sent value of a secret": Case("submit", "--secret A=b -- python -m jobs.demo", 2, ("its name, not its value",)),
+    "sent to nobody": Case("submit", "--address http://127.0.0.1:9 -- python -m jobs.demo", 2, ("no cluster answers",)),
     # classes and prompts
     "unknown class table": Case("demo", "--set classes=fashion_mnits", 2, ("did you mean 'fashion_mnist'",)),
     "no class table": Case("generate", "--preset fashion --set classes=@tmp/no.parquet", 2, ("no.parquet",)),

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.errors import InputError
+from pipeline.core.submission import attempt_of, check_command, entrypoint, job_environment, submission_id
+from tests.conftest import REPOSITORY
+
+WORDS = ["python", "-m", "jobs.generate", "--preset", "fashion"]
+
+
+def test_only_places_go_with_a_job_and_what_is_named() -> None:
+    here = {"AWS_REGION": "x", "AWS_SECRET_ACCESS_KEY": "s", "HOME": "/root", "COLOUR": "red"}
+    assert job_environment(here, []) == {"AWS_REGION": "x"}
+    assert job_environment(here, ["COLOUR"]) == {"AWS_REGION": "x", "COLOUR": "red"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "MY_API_KEY", "db_auth"],
+)
+def test_a_secret_is_not_sent_and_its_value_not_said(name: str) -> None:
+    with pytest.raises(InputError, match=f"^{name} is, or holds, a secret") as caught:
+        job_environment({name: "hush-7f3c"}, [name])
+    assert "hush-7f3c" not in str(caught.value)
+
+
+def test_a_password_in_a_url_is_not_sent(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught:
+        job_environment({"MLFLOW_TRACKING_URI": "http://me:hush@host"}, [])
+    assert "hush" not in str(caught.value)
+    with pytest.raises(InputError, match="password in a URL") as caught:
+        check_command([*WORDS, "--set", "tracking.uri=http://me:hush@host"], REPOSITORY)
+    assert "hush" not in str(caught.value)
+
+
+def test_an_unset_variable_is_refused() -> None:
+    with pytest.raises(InputError, match="--env 'COLOUR' is not set here"):
+        job_environment({}, ["COLOUR"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "no command"),
+        (["jobs.generate"], "does not begin with `python -m MODULE`"),
+        (["python", "-m", "jobs.genrate"], "did you mean 'jobs.generate'"),
+        (["python", "-m", "pip"], "has no job 'pip'"),
+    ],
+)
+def test_a_command_that_is_no_job_is_found_before_it_is_sent(words: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_command(words, REPOSITORY)
+
+
+def test_the_id_is_the_commands_and_the_names() -> None:
+    assert submission_id(WORDS, None) == submission_id(list(WORDS), None) != submission_id([*WORDS, "--json"], None)
+    assert submission_id(WORDS, "night") != submission_id(WORDS, "day")
+    assert submission_id(WORDS, None).startswith("generate-") and submission_id(WORDS, "night").startswith("night-")
+    for name in ("", "a/b", "a b", "../a", "x" * 41):
+        with pytest.raises(InputError, match="--name"):
+            submission_id(WORDS, name)
+
+
+def test_attempts_are_counted_by_their_ids() -> None:
+    cases = {"a-1f": 1, "a-1f-2": 2, "a-1f-12": 12, "a-1f-x": None, "b-a-1f": None, "a-1f2": None, None: None}
+    assert {candidate: attempt_of("a-1f", candidate) for candidate in cases} == cases
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4))
+def test_any_word_reaches_the_program_as_it_is(words: list[str]) -> None:
+    line = entrypoint(["printf", "%s\\0", *words], [])
+    done = subprocess.run(line, shell=True, capture_output=True, check=True)
+    assert done.stdout == b"".join(word.encode() + b"\0" for word in words)
+
+
+def test_a_missing_secret_ends_the_job_with_its_name() -> None:
+    line = entrypoint(["echo", "worked"], ["HUSH"])
+    without = subprocess.run(line, shell=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert (without.returncode, without.stdout) == (2, "") and without.stderr.startswith("error: HUSH is not set")
+    given_it = subprocess.run(
+        line, shell=True, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HUSH": "x"}
+    )
+    assert (given_it.returncode, given_it.stdout) == (0, "worked\n")
+    with pytest.raises(InputError, match="its name, not its value"):
+        entrypoint(["echo"], ["HUSH=x; rm"])
