@@ -27,14 +27,14 @@ def main(context: JobContext, seeds: tuple[int, ...], twin: bool, model_ids: tup
     if model_ids and (seeds or twin):
         raise InputError("--model names the models itself; leave out --seed and --twin")
     # Torch and its friends take seconds to import: --help, --dry-run and a wrong option do not wait for them.
-    from pipeline.core.model_identity import GROUPS
+    from pipeline.core.model_identity import TWINS
     from pipeline.core.recipe import resolve_recipe
     from pipeline.stages.evaluate import evaluate, trained_models
 
     if model_ids:
         model_dirs = _by_group(context, model_ids)
     else:
-        groups = GROUPS if twin else (context.config.train.data,)
+        groups = TWINS if twin else (context.config.train.data,)
         chosen = dict.fromkeys(seeds or (context.config.train.seed,))
         recipe = resolve_recipe(context.config)
         model_dirs = trained_models(context.config, context.store, recipe, list(chosen), groups)

@@ -90,7 +90,7 @@ def train(config: RunConfig, store: Store) -> dict[str, Any]:
 def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: TrainingData, run: RunHandle) -> str:
     """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote. Raises `WorkError`."""
     settings = config.train
-    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.shards else 0)
+    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.arrays is None else 0)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
         job = WorkerJob(
             config=config,
@@ -100,6 +100,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
             num_images=data.num_images,
             shard_size=data.shard_size,
             arrays=None if data.arrays is None else ray.put(data.arrays),
+            real_arrays=None if data.real_arrays is None else ray.put(data.real_arrays),
             run=run.handle(),
         )
         use_gpu = settings.device == "cuda"
@@ -118,7 +119,7 @@ def fit(config: RunConfig, recipe: Recipe, store: Store, model_dir: str, data: T
                 failure_config=ray.train.FailureConfig(max_failures=settings.max_failures),
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             ),
-            datasets={} if data.shards is None else {STREAM: data.stream(store, config)},
+            datasets={} if data.arrays is not None else {STREAM: data.stream(store, config)},
         )
         interrupt = signal.getsignal(signal.SIGINT)
         try:
