@@ -12,7 +12,7 @@ import click
 
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.errors import InputError
-from pipeline.core.model_identity import GROUPS, named_model
+from pipeline.core.model_identity import GROUPS, TWINS, named_model
 
 
 @click.command(help=__doc__)
@@ -34,7 +34,7 @@ def main(context: JobContext, seeds: tuple[int, ...], twin: bool, model_ids: tup
     if model_ids:
         model_dirs = _by_group(context, model_ids)
     else:
-        groups = GROUPS if twin else (context.config.train.data,)
+        groups = TWINS if twin else (context.config.train.data,)
         chosen = dict.fromkeys(seeds or (context.config.train.seed,))
         recipe = resolve_recipe(context.config)
         model_dirs = trained_models(context.config, context.store, recipe, list(chosen), groups)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipeline.core.artifact import Store, read_manifest
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
+from pipeline.core.separate_batch_norm import plain_state
 from pipeline.core.train_config import TrainConfig
 
 NUM_FEATURES = 2048
@@ -73,8 +74,8 @@ def build_classifier(config: TrainConfig, num_classes: int) -> nn.Module:
 
 
 def weights_to_bytes(model: nn.Module) -> bytes:
-    """The weights and batch-norm statistics as a safetensors file, float32, from the CPU."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    """The weights and batch-norm statistics as a safetensors file, float32, from the CPU; those of a plain ResNet50."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in plain_state(model).items()}
     data: bytes = save_safetensors(state)
     return data
 

@@ -31,12 +31,10 @@ def list_images(root: Path, numbered_by: Sequence[str] | None) -> Listing:
     Raises:
         InputError: no such layout, or a number or label that means nothing.
     """
+    root = part_of(root, "val")
     names = _sub_folders(root)
-    if not any(_WNID.fullmatch(name) for name in names) and "val" in names:
-        root = root / "val"
-        names = _sub_folders(root)
     if by_wnid := [name for name in names if _WNID.fullmatch(name)]:
-        return {wnid: _files(root / wnid) for wnid in sorted(by_wnid)}
+        return {wnid: files_in(root / wnid) for wnid in sorted(by_wnid)}
     if names and all(name.isascii() and name.isdigit() for name in names):
         return _numbered(root, names, numbered_by)
     for place in (root, root.parent):
@@ -45,11 +43,18 @@ def list_images(root: Path, numbered_by: Sequence[str] | None) -> Listing:
     raise InputError(f"test set {str(root)!r} has none of the layouts that are read: {LAYOUTS}")
 
 
+def part_of(root: Path, part: str) -> Path:
+    """The sub-folder `part` (`train`, `val`) where sub-folders by WNID lie in it and not directly in the folder."""
+    names = _sub_folders(root)
+    return root / part if part in names and not any(_WNID.fullmatch(name) for name in names) else root
+
+
 def _sub_folders(root: Path) -> list[str]:
     return [path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted by name; hidden files are passed over."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -58,11 +63,11 @@ def _numbered(root: Path, names: Sequence[str], numbered_by: Sequence[str] | Non
         raise InputError(f"test set {str(root)!r} has sub-folders named by numbers; name them by WNID")
     if beyond := [name for name in names if int(name) >= len(numbered_by)]:
         raise InputError(f"test set {str(root)!r}: sub-folder {beyond[0]} is above {len(numbered_by) - 1}; remove it")
-    return {numbered_by[int(name)]: _files(root / name) for name in sorted(names, key=int)}
+    return {numbered_by[int(name)]: files_in(root / name) for name in sorted(names, key=int)}
 
 
 def _flat(root: Path, solution: Path) -> Listing:
-    files = {path.stem: path for path in _files(root) if path.suffix.lower() in (".jpeg", ".jpg", ".png")}
+    files = {path.stem: path for path in files_in(root) if path.suffix.lower() in (".jpeg", ".jpg", ".png")}
     found: Listing = {}
     with solution.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))

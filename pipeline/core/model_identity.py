@@ -7,15 +7,18 @@ from typing import Any
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.identity import ID_LENGTH, SCHEMA_VERSION, content_hash
+from pipeline.core.real_folder import open_real_folder
 from pipeline.core.recipe import Recipe
 from pipeline.core.train_config import TrainConfig
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
-GROUPS = ("synthetic", "real")
-"""What a model was trained on; the twins of a report, in its order."""
+GROUPS = ("synthetic", "mixed", "real")
+"""What a model was trained on, in the order of a report."""
+TWINS = ("synthetic", "real")
+"""The two that a gap is between."""
 REAL_DATA = "fashion_mnist"
-"""The class table whose real training images are known."""
+"""The class table whose real training images are known without `train.real_data`."""
 
 WHERE_AND_HOW = frozenset(
     {
@@ -34,6 +37,10 @@ WHERE_AND_HOW = frozenset(
 """Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
 workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
 
+OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class"})
+"""Fields that choose the images: the images themselves are in the identity."""
+OF_MIXING = frozenset({"real_share", "separate_batch_norm"})
+"""Fields that count for `train.data=mixed` only."""
 LATER = frozenset({"multi_crop", "filters", "sync_batch_norm", "ema_decay"})
 """Fields that came after the first models: in an identity only when they are not at their defaults, so that a model
 keeps the id it was made under."""
@@ -42,21 +49,38 @@ keeps the id it was made under."""
 def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], str]:
     """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
 
-    A real twin does not depend on the recipe, so all recipes share it.
+    A real twin does not depend on the recipe, so all recipes share it. Raises `InputError` when `train.real_data` is
+    to be used and is not what it should be.
     """
     settings = config.train
-    left_out = {*WHERE_AND_HOW, "data", *(name for name in LATER if at_default(settings, name))}
+    left_out = {*WHERE_AND_HOW, *OF_REAL_DATA, *(name for name in LATER if at_default(settings, name))}
+    if settings.data != "mixed":
+        left_out |= OF_MIXING
     if settings.head == "linear":
         left_out.add("temperature")
     left_out.add("multi_crop" if settings.augmentation == "pytorch" else "min_crop_scale")
     identity = {
         "schema_version": SCHEMA_VERSION,
-        "data": {"real": REAL_DATA} if config.train.data == "real" else {"image_set": recipe.hash},
+        "data": data_identity(config, recipe),
         "images_per_class": config.images_per_class,
         "classes": recipe.classes.hash,
         "train": settings.model_dump(mode="json", exclude=left_out),
     }
     return identity, content_hash(identity)
+
+
+def data_identity(config: RunConfig, recipe: Recipe) -> dict[str, str]:
+    """What a model learns from: the image set's hash, what names the real images, or both. Raises `InputError`."""
+    settings, found = config.train, {}
+    if settings.data != "real":
+        found["image_set"] = recipe.hash
+    if settings.data != "synthetic":
+        found["real"] = REAL_DATA
+        if settings.real_data is not None:
+            found["real"] = open_real_folder(
+                settings.real_data, recipe.classes, config.images_per_class, settings.min_real_per_class
+            ).fingerprint
+    return found
 
 
 def at_default(settings: TrainConfig, name: str) -> bool:

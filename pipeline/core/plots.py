@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.projections.polar import PolarAxes
 
-COLOURS = {"synthetic": "#3b82f6", "real": "#f08a24"}
+COLOURS = {"synthetic": "#3b82f6", "mixed": "#8b5cf6", "real": "#f08a24"}
 """Of the twins, in every plot and bar; apart also for people who do not see red and green."""
 TEXT_COLOUR = "#7d8590"
 MAX_NAMED_CLASSES = 40

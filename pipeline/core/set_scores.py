@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from pipeline.core.metrics import TOP_K, mean_and_std
-from pipeline.core.model_identity import GROUPS
+from pipeline.core.model_identity import GROUPS, TWINS
 
 METRICS = {
     "top1": "top-1",
@@ -116,7 +116,7 @@ def set_verdict(models: Sequence[tuple[str, str, Mapping[str, float]]]) -> dict[
         if found := [(model_id, metrics) for owner, model_id, metrics in models if owner == group]:
             groups[group] = {name: _spread(name, found) for name in names}
     gap = None
-    if len(groups) == len(GROUPS):
+    if groups.keys() >= set(TWINS):
         gap = {name: groups["real"][name]["mean"] - groups["synthetic"][name]["mean"] for name in names}
     return {"headline": headline(models[0][2]), "groups": groups, "gap": gap}
 

@@ -38,6 +38,10 @@ class StudyConfig(Frozen):
     """Axis -> label -> KEY=VALUE words laid over the preset. The words win over the preset and over `lengths`."""
     twins: bool = True
     """Train a twin on as many real images for every size of the axes."""
+    twin_sizes: list[int] | None = None
+    """Only these sizes have a twin; default: all. There are only so many real images."""
+    needs_real_data: bool = False
+    """Leave the twins out, and do without their gap, until `train.real_data` says where real images are."""
     paper: dict[str, dict[str, PaperFigure]] = Field({})
     """Axis -> label -> what the paper says of this setting; shown beside what is measured, never used."""
 
@@ -150,7 +154,9 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = ()) ->
         for axis, settings in _kept(study, only).items()
     }
     sizes = sorted({config.images_per_class for pairs in layout.values() for _, config in pairs})
-    if study.twins:
+    if study.twin_sizes is not None:
+        sizes = [size for size in sizes if size in study.twin_sizes]
+    if study.twins and sizes and not (study.needs_real_data and base.train.real_data is None):
         layout[TWIN_AXIS] = [
             (f"{size} per class", _cell_config(study, base, ["train.data=real", f"images_per_class={size}"]))
             for size in sizes

@@ -74,8 +74,16 @@ class FilterConfig(Frozen):
 class TrainConfig(Frozen):
     """ResNet50 by SGD, values of facts on the paper's sibling code base unless a preset says otherwise."""
 
-    data: Literal["synthetic", "real"] = "synthetic"
-    """`real` trains the twin: as many real training images per class as `images_per_class`."""
+    data: Literal["synthetic", "real", "mixed"] = "synthetic"
+    """`real` trains the twin: as many real training images per class as `images_per_class`; `mixed` trains on both."""
+    real_data: str | None = None
+    """Folder of real training images, a sub-folder per WNID; default: Fashion-MNIST's, for its classes."""
+    min_real_per_class: int | None = Field(None, ge=1)
+    """So few real images of a class in `real_data` will do when it has not `images_per_class`; default: an error."""
+    real_share: float = Field(0.5, gt=0, lt=1)
+    """`mixed`: real images of every batch, of every forward; a fraction with a denominator up to 64."""
+    separate_batch_norm: bool = False
+    """`mixed`: batch norms of their own for synthetic images, which are thrown away; the model has the real ones'."""
     seed: int = Field(0, ge=0)
     """Of the initial weights, shuffling and augmentation."""
     input_size: int = Field(224, ge=16)
@@ -139,6 +147,8 @@ class TrainConfig(Frozen):
             raise ValueError("mixed_precision float16 needs device cuda; use bfloat16")
         if self.device == "cpu" and self.sync_batch_norm:
             raise ValueError("sync_batch_norm needs device cuda: torch has it for GPUs only")
+        if self.data == "mixed" and self.ingest == "stream":
+            raise ValueError("data mixed is read from memory; use ingest memory")
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}; lower it")
         return self

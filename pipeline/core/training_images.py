@@ -1,10 +1,11 @@
-"""Rows of an image set, or real images, as the uint8 arrays that training reads."""
+"""Rows of an image set, and real images, as the uint8 arrays that training reads."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.artifact import Store
+from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
 from pipeline.core.errors import InputError
 from pipeline.core.image_filters import NOTHING, is_usable
 from pipeline.core.image_set import damaged_shard, read_columns
+from pipeline.core.model_identity import REAL_DATA
+from pipeline.core.real_folder import RealFolder, open_real_folder
 
 COLUMNS = ["image_id", "class_index", "image", "status"]
 """All that training reads of a shard."""
@@ -89,11 +93,24 @@ def decode_rows(
 def decode(data: bytes, max_side: int) -> NDArray[np.uint8]:
     """An encoded image as RGB uint8 [H, W, 3], its shorter side resized to `max_side` when larger. Raises `OSError`."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
+    return np.asarray(_with_shorter_side(image, max_side) if min(image.size) > max_side else image)
+
+
+def _with_shorter_side(image: Image.Image, side: int) -> Image.Image:
     shorter = min(image.size)
-    if shorter > max_side:
-        size = (round(image.width * max_side / shorter), round(image.height * max_side / shorter))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    return np.asarray(image)
+    size = (round(image.width * side / shorter), round(image.height * side / shorter))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def decode_square(data: bytes, side: int) -> NDArray[np.uint8]:
+    """An encoded photograph of any size as RGB uint8 [side, side, 3]: shorter side resized, then the centre.
+
+    Photographs have all shapes and a batch has one. Generated images are squares, and models are scored on the centre
+    square, so the twin learns from that, too. Raises what PIL raises.
+    """
+    image = _with_shorter_side(Image.open(io.BytesIO(data)).convert("RGB"), side)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return np.asarray(image.crop((left, top, left + side, top + side)))
 
 
 def join(parts: Iterable[Arrays]) -> Arrays:
@@ -105,15 +122,67 @@ def join(parts: Iterable[Arrays]) -> Arrays:
 
 
 def real_images(config: RunConfig) -> Arrays:
-    """The first `images_per_class` real training images of each class. Raises `InputError` when there are none such."""
-    if config.classes != "fashion_mnist":
-        raise InputError(
-            f"train.data=real knows the training images of fashion_mnist only, not of classes {config.classes!r}; "
-            "use --set train.data=synthetic"
-        )
+    """The first `images_per_class` real training images of each class, index by index.
+
+    Raises `InputError` when there are none such, one cannot be read, or they are too large for memory.
+    """
+    if (folder := real_folder(config)) is not None:
+        return folder_images(folder, real_side(config))
     images, labels = load_fashion_mnist(config.data_dir, "train")
     rows = class_prefix(labels, config.images_per_class)
     return as_rgb32(images[rows]), labels[rows].astype(np.int64)
+
+
+def real_folder(config: RunConfig) -> RealFolder | None:
+    """The files of `train.real_data`; None when Fashion-MNIST's images are meant. Raises `InputError`."""
+    settings = config.train
+    if settings.real_data is not None:
+        classes = load_class_table(config.classes)
+        return open_real_folder(settings.real_data, classes, config.images_per_class, settings.min_real_per_class)
+    if config.classes != REAL_DATA:
+        raise InputError(
+            f"train.data={settings.data} knows the training images of {REAL_DATA} only, not of classes "
+            f"{config.classes!r}; give a folder with a sub-folder of real images per WNID as train.real_data"
+        )
+    return None
+
+
+def real_side(config: RunConfig) -> int:
+    """Pixels of the squares that a folder's images become; of a mixed training those of the generated ones."""
+    side = stored_side(config.train.input_size)
+    if config.train.data != "mixed":
+        return side
+    recipe = config.recipe
+    if recipe.width != recipe.height:
+        raise InputError(
+            f"train.data=mixed needs square generated images, and recipe.width x height is {recipe.width} x "
+            f"{recipe.height}; make them equal"
+        )
+    return min(side, recipe.width)
+
+
+def folder_images(folder: RealFolder, side: int) -> Arrays:
+    """All images of a folder, decoded at once. Raises `InputError` when one cannot be read."""
+    images = np.empty((len(folder), side, side, 3), np.uint8)
+
+    def read(row: int) -> None:
+        path = folder.files[row]
+        with telling_file(str(path)):
+            images[row] = decode_square(path.read_bytes(), side)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for _ in pool.map(read, range(len(folder))):
+            pass
+    return images, folder.labels
+
+
+@contextmanager
+def telling_file(name: str) -> Iterator[None]:
+    """Raises `InputError` with the file's name when a real image in it cannot be read."""
+    try:
+        yield
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"real training image {name!r} cannot be read ({error}); replace or remove it") from error
 
 
 def check_classes(labels: NDArray[np.int64], class_names: list[str]) -> None:
@@ -133,7 +202,8 @@ def check_memory(num_images: int, width: int, height: int, config: RunConfig) ->
     scale = min(1.0, stored_side(config.train.input_size) / shorter)
     gib = num_images * round(width * scale) * round(height * scale) * 3 / 2**30
     if gib > config.train.max_memory_gib:
-        other = "lower images_per_class" if config.train.data == "real" else "use --set train.ingest=stream"
+        can_stream = config.train.data == "synthetic" or (config.train.data == "real" and config.train.real_data)
+        other = "use --set train.ingest=stream" if can_stream else "lower images_per_class"
         raise InputError(
             f"{num_images} decoded images take {gib:.1f} GiB, more than train.max_memory_gib "
             f"{config.train.max_memory_gib}; {other}, or raise the limit"

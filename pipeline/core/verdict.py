@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
-from pipeline.core.model_identity import GROUPS
+from pipeline.core.model_identity import GROUPS, TWINS
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def verdict(models: Sequence[ScoredModel], num_classes: int) -> dict[str, Any]:
     by_group = {name: [model for model in models if model.group == name] for name in GROUPS}
     groups = {name: _group(found) for name, found in by_group.items() if found}
     gap = None
-    if len(groups) == len(GROUPS):
+    if groups.keys() >= set(TWINS):
         top1, interval = paired_gap(*([m.scores for m in by_group[name]] for name in ("real", "synthetic")))
         top5 = groups["real"]["top5_mean"] - groups["synthetic"]["top5_mean"]
         gap = {"top1": top1, "top1_interval": list(interval), "top5": top5}
@@ -88,11 +88,12 @@ def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
     A mean over models that differ in more is no mean over seeds, and a gap between them is not the gap of the images.
     """
     first_id, first = next(iter(identities.items()))
-    sources: dict[bool, tuple[str, Any]] = {}
+    sources: dict[tuple[str, ...], tuple[str, Any]] = {}
     for model_id, identity in identities.items():
         if _but_seed_and_data(identity) != _but_seed_and_data(first):
             raise InputError(f"models {first_id} and {model_id} differ in more than seed and data; evaluate them apart")
-        other_id, source = sources.setdefault("real" in identity["data"], (model_id, identity["data"]))
+        kind = tuple(sorted(identity["data"]))
+        other_id, source = sources.setdefault(kind, (model_id, identity["data"]))
         if identity["data"] != source:
             raise InputError(f"models {other_id} and {model_id} read different image sets; evaluate them apart")
 

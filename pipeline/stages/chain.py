@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.identity import ID_LENGTH, content_hash
-from pipeline.core.model_identity import GROUPS, model_directory, model_identity
+from pipeline.core.model_identity import TWINS, model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.stages.generate import generate
 from pipeline.stages.prompts import ensure_prompt_table
@@ -47,7 +47,7 @@ def run_chain(config: RunConfig, store: Store, say: Say) -> dict[str, Any]:
         WorkError: a step failed; the same call goes on.
     """
     recipe = resolve_recipe(config)
-    twins = {group: _twin(config, group) for group in GROUPS}
+    twins = {group: _twin(config, group) for group in TWINS}
     model_dirs = {group: model_directory(model_identity(twin, recipe)[1]) for group, twin in twins.items()}
     chain_id = content_hash([model_dirs, config.evaluate.model_dump(mode="json"), recipe.hash])[:ID_LENGTH]
     if finished := _finished(store, recipe, model_dirs, chain_id):

@@ -10,7 +10,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.encoders import Encoder, pixel_encoder, random_encoder
 from pipeline.core.errors import InputError
 from pipeline.core.identity import canonical_json, content_hash
-from pipeline.core.model_identity import CONFIG, GROUPS, named_model
+from pipeline.core.model_identity import CONFIG, TWINS, named_model
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.evaluate import trained_models
 
@@ -35,7 +35,7 @@ def chosen_encoders(
     if model_ids:
         directories = [named_model(name) for name in dict.fromkeys(model_ids)]
     else:
-        groups = tuple(reversed(GROUPS)) if twin else (config.train.data,)
+        groups = tuple(reversed(TWINS)) if twin else (config.train.data,)
         chosen = list(dict.fromkeys(seeds or (config.train.seed,)))
         found = trained_models(config, store, resolve_recipe(config), chosen, groups)
         directories = [directory for group in groups for directory in found[group]]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 # The newer Parquet reader of Ray 2.60 starts an actor per 32 footers, tens of seconds for small sets.
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import InputError
 from pipeline.core.image_filters import NOTHING, Selection, select_images
 from pipeline.core.image_set import each_summary, prefix_shards, set_totals, shard_path
+from pipeline.core.mixing import check_mixing
+from pipeline.core.real_folder import RealFolder
 from pipeline.core.recipe import Recipe
 from pipeline.core.train_config import FilterConfig
 from pipeline.core.training_images import (
@@ -30,9 +34,14 @@ from pipeline.core.training_images import (
     check_classes,
     check_memory,
     decode_rows,
+    decode_square,
+    folder_images,
     join,
+    real_folder,
     real_images,
+    real_side,
     synthetic_images,
+    telling_file,
 )
 
 if TYPE_CHECKING:
@@ -43,15 +52,20 @@ SHUFFLE_SHARDS = 4
 """Shards that a worker mixes. Rows lie index by index, so every shard is a slice through the classes in a fixed shuffle
 and a small buffer gives well-mixed batches."""
 
+FILES_AT_ONCE = 64
+"""Real images that a task decodes together: 13 MB at 256 pixels."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training reads: either arrays, or shards to stream.
+    """What a training reads: either arrays, or shards or files to stream.
 
     Args:
         num_images: usable images of an epoch.
         source: JSON-able, for the model's manifest.
-        arrays: images and labels in memory, or None.
+        arrays: images and labels in memory, or None; of a mixed training the synthetic ones.
+        real_arrays: of a mixed training the real images and labels.
+        files: of real images to stream, or None.
         shards: paths under the root to stream, or None.
         shard_size: rows of a shard; 0 without shards.
         left_out: sorted ids of images that are not streamed.
@@ -60,12 +74,16 @@ class TrainingData:
     num_images: int
     source: dict[str, Any]
     arrays: Arrays | None = None
+    real_arrays: Arrays | None = None
+    files: RealFolder | None = None
     shards: list[str] | None = None
     shard_size: int = 0
     left_out: NDArray[np.int64] = field(default_factory=NOTHING.copy)
 
     def stream(self, store: Store, config: RunConfig) -> ray.data.Dataset:
-        """The Ray dataset of the shards."""
+        """The Ray dataset of the shards or files."""
+        if self.files is not None:
+            return stream_files(self.files, config)
         assert self.shards is not None
         return stream_dataset(store, self.shards, config, self.left_out)
 
@@ -78,9 +96,46 @@ def open_training_data(config: RunConfig, recipe: Recipe, store: Store) -> Train
         WorkError: a usable image cannot be decoded.
     """
     if config.train.data == "real":
+        return open_real_data(config, recipe)
+    synthetic = open_synthetic_data(config, recipe, store)
+    return mix(synthetic, open_real_data(config, recipe), config) if config.train.data == "mixed" else synthetic
+
+
+def open_real_data(config: RunConfig, recipe: Recipe) -> TrainingData:
+    """The real training images; errors as for `open_training_data`."""
+    folder = real_folder(config)
+    if folder is None:
         check_memory(len(recipe.classes) * config.images_per_class, 32, 32, config)
         images, labels = real_images(config)
         return TrainingData(len(labels), {"real": config.classes}, arrays=(images, labels))
+    source = {"real": folder.where, "fingerprint": folder.fingerprint, "fewer_images": folder.fewer}
+    if config.train.ingest == "stream":
+        return TrainingData(len(folder), source, files=folder)
+    side = real_side(config)
+    check_memory(len(folder), side, side, config)
+    return TrainingData(len(folder), source, arrays=folder_images(folder, side))
+
+
+def mix(synthetic: TrainingData, real: TrainingData, config: RunConfig) -> TrainingData:
+    """Both, for batches of both. Raises `InputError` when they do not fit each other."""
+    assert synthetic.arrays is not None and real.arrays is not None
+    check_mixing(config.train, real.num_images, synthetic.num_images)
+    shapes = [arrays[0].shape[1:3] for arrays in (synthetic.arrays, real.arrays)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"train.data=mixed needs images of one size, and the generated ones have {shapes[0]} pixels, the real ones "
+            f"{shapes[1]}; change recipe.width and recipe.height"
+        )
+    return TrainingData(
+        num_images=synthetic.num_images,
+        source={**synthetic.source, **real.source, "real_images": real.num_images},
+        arrays=synthetic.arrays,
+        real_arrays=real.arrays,
+    )
+
+
+def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> TrainingData:
+    """The image set's prefix; errors as for `open_training_data`."""
     numbers, shard_size = prefix_shards(store, recipe, config.images_per_class)
     shards = [shard_path(recipe.images_dir, number) for number in numbers]
     totals = set_totals(each_summary(store, recipe.images_dir, numbers))
@@ -143,6 +198,33 @@ def stream_dataset(store: Store, shards: list[str], config: RunConfig, left_out:
     wanted = {"images_per_class": config.images_per_class, "input_size": config.train.input_size}
     decode = partial(decode_batch, **wanted, left_out=left_out)
     return rows.map_batches(decode, batch_format="pyarrow")
+
+
+def stream_files(folder: RealFolder, config: RunConfig) -> ray.data.Dataset:
+    """A Ray dataset that reads and decodes the files of real images anew in every epoch, in a new order of files.
+
+    Every node needs the folder under the same path.
+
+    Returns:
+        Rows of `image` uint8 [H, W, 3] and `label` int64. Its tasks raise `InputError` on a file that is no image.
+    """
+    label_of = {path.parent.name: int(label) for path, label in zip(folder.files, folder.labels, strict=True)}
+    rows = ray.data.read_binary_files(
+        [str(path.resolve()) for path in folder.files],
+        include_paths=True,
+        shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
+    )
+    decode = partial(decode_files, label_of=label_of, side=real_side(config))
+    return rows.map_batches(decode, batch_size=FILES_AT_ONCE)
+
+
+def decode_files(batch: dict[str, Any], label_of: dict[str, int], side: int) -> dict[str, Any]:
+    """Rows of `bytes` and `path` as `image` and `label` arrays; a file's class is its folder."""
+    images = np.empty((len(batch["path"]), side, side, 3), np.uint8)
+    for row, (path, data) in enumerate(zip(batch["path"], batch["bytes"], strict=True)):
+        with telling_file(path):
+            images[row] = decode_square(data, side)
+    return {"image": images, "label": np.array([label_of[PurePath(path).parent.name] for path in batch["path"]])}
 
 
 def decode_batch(

@@ -104,7 +104,7 @@ def fit(
 ) -> str:
     """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote. Raises `WorkError`."""
     settings = config.train
-    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.shards else 0)
+    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.arrays is None else 0)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
         job = WorkerJob(
             config=config,
@@ -114,6 +114,7 @@ def fit(
             num_images=data.num_images,
             shard_size=data.shard_size,
             arrays=None if data.arrays is None else ray.put(data.arrays),
+            real_arrays=None if data.real_arrays is None else ray.put(data.real_arrays),
             run=run.handle(),
             validation=None if watch is None else ray.put(watch.validation),
         )
@@ -134,7 +135,7 @@ def fit(
                 callbacks=[] if watch is None else list(watch.callbacks),
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             ),
-            datasets={} if data.shards is None else {STREAM: data.stream(store, config)},
+            datasets={} if data.arrays is not None else {STREAM: data.stream(store, config)},
         )
         interrupt = signal.getsignal(signal.SIGINT)
         try:
@@ -198,11 +199,12 @@ def publish(
 def log_data(run: RunHandle, store: Store, manifest: dict[str, Any]) -> None:
     """Tell MLflow what the model was trained on, and what that took."""
     source, train = manifest["data"], manifest["config"]["train"]
-    name = source.get("image_set") or " ".join(str(value) for value in source.values())
-    where = store.uri(name) if "image_set" in source else name
-    run.log_dataset(
-        name, source.get("set_sha256", name), where, {"images": manifest["num_images"], **source}, "training"
-    )
+    about = {"images": manifest["num_images"], **source}
+    if "image_set" in source:
+        where = store.uri(source["image_set"])
+        run.log_dataset(source["image_set"], source["set_sha256"], where, about, "training")
+    if "real" in source:
+        run.log_dataset(source["real"], source.get("fingerprint", source["real"]), source["real"], about, "training")
     hours = manifest["seconds"] * train["num_workers"] / 3600
     run.set_tags({"synthclones.device": train["device"], "synthclones.worker_hours": f"{hours:.4f}"})
 

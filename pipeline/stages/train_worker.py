@@ -20,8 +20,10 @@ from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.classifier import build_classifier, weights_to_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
-from pipeline.core.image_batches import ImageBatches, MemoryBatches
+from pipeline.core.image_batches import ImageBatches, MemoryBatches, num_forwards
+from pipeline.core.mixing import MixedBatches, block_of
 from pipeline.core.model_identity import WEIGHTS
+from pipeline.core.separate_batch_norm import separate_batch_norms
 from pipeline.core.training_loop import EpochMetrics, run_epochs
 from pipeline.core.training_state import TrainingState, start_training
 from pipeline.core.validation import validate
@@ -47,6 +49,9 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     rank = ray.train.get_context().get_world_rank()
     network = build_classifier(config, job.num_classes)
     num_workers = ray.train.get_context().get_world_size()
+    if config.data == "mixed" and config.separate_batch_norm:
+        images = config.batch_size // num_workers // num_forwards(config, num_workers)
+        network = separate_batch_norms(network, block_of(config), images)
     if config.sync_batch_norm and num_workers > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     model = distribute(network)
@@ -93,6 +98,9 @@ def open_batches(job: WorkerJob, rank: int) -> ImageBatches:
         steps = job.num_images // config.batch_size
         return StreamBatches(shard, steps, config.batch_size // num_workers, job.shard_size, config.seed)
     images, labels = ray.get(job.arrays)
+    if job.real_arrays is not None:
+        real = ray.get(job.real_arrays)
+        return MixedBatches((images, labels), real, block_of(config), config.seed, config.batch_size, rank, num_workers)
     return MemoryBatches(images, labels, config.seed, config.batch_size, rank, num_workers)
 
 

@@ -47,6 +47,7 @@ class WorkerJob:
         num_images: of an epoch, before incomplete batches are dropped.
         shard_size: rows of a shard of the image set; 0 when nothing is streamed.
         arrays: images and labels in Ray's object store, or None when the images are streamed.
+        real_arrays: of a mixed training, the real images beside the synthetic ones of `arrays`; else None.
         run: the MLflow run.
         validation: as `arrays`, to score on after every epoch; None for no such score.
     """
@@ -58,6 +59,7 @@ class WorkerJob:
     num_images: int
     shard_size: int
     arrays: ray.ObjectRef[Arrays] | None
+    real_arrays: ray.ObjectRef[Arrays] | None
     run: RunHandle
     validation: ray.ObjectRef[Arrays] | None = None
 

@@ -59,6 +59,23 @@ def test_synthetic_model_depends_on_the_recipe_and_the_real_twin_does_not() -> N
     assert model_identity(real, make_recipe("a"))[1] != model_identity(config, make_recipe("a"))[1]
 
 
+def test_a_mixed_model_depends_on_both_and_on_the_share_which_others_do_not_know() -> None:
+    def identity(recipe: str, **train: Any) -> str:
+        config = RunConfig(train=TrainConfig.model_validate(train))
+        return model_identity(config, make_recipe(recipe))[1]
+
+    mixed = identity("a", data="mixed")
+    others = [
+        identity("b", data="mixed"),
+        identity("a", data="mixed", real_share=0.25),
+        identity("a", data="mixed", separate_batch_norm=True),
+        identity("a"),
+        identity("a", data="real"),
+    ]
+    assert len({mixed, *others}) == 6
+    assert identity("a", real_share=0.25, separate_batch_norm=True) == identity("a")
+
+
 def test_number_of_images_and_class_table_are_in_the_identity() -> None:
     config = RunConfig()
     recipe = make_recipe()

@@ -70,6 +70,22 @@ def test_a_study_without_twins_has_none() -> None:
     assert [cell.name for cell in plan.cells] == ["epochs=3"] and plan.twin_of(plan.cells[0]) is None
 
 
+def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> None:
+    for preset, name, size in (
+        ("imagenet100_sd", "paper_imagenet100", 1267),
+        ("imagenet1k_sd", "paper_imagenet1k", 1282),
+    ):
+        without = plan_study(load_study(name), load_config(preset))
+        assert not any(cell.is_real for cell in without.cells)
+        given = load_config(preset, overrides=["train.real_data=imagenet/train", "train.min_real_per_class=732"])
+        plan = plan_study(load_study(name), given)
+        assert [cell.config.images_per_class for cell in plan.cells if cell.is_real] == [size]
+        for cell in plan.cells:
+            twin = plan.twin_of(cell)
+            assert (twin is not None) == (cell.config.images_per_class == size)
+            assert twin is None or twin.config.train.real_data == "imagenet/train"
+
+
 def test_words_of_a_cell_win_over_the_length_of_its_size() -> None:
     study = StudyConfig(lengths={200: ["train.epochs=9"]}, axes={"epochs": {"own": ["train.epochs=3"], "kept": []}})
     plan = plan_study(study, BASE)

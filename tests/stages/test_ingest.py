@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import read_columns, shard_path
-from pipeline.core.recipe import Recipe
+from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.training_images import COLUMNS
-from pipeline.stages.ingest import StreamBatches, decode_batch, open_training_data
+from pipeline.stages.ingest import StreamBatches, decode_batch, decode_files, open_training_data
 from tests.image_sets import small_config, write_image_set
 
 
@@ -69,3 +71,46 @@ def test_manifest_source_names_the_set_and_its_content(image_set: tuple[Store, R
     assert source["image_set"] == recipe.images_dir
     assert source["shards"] == 5
     assert len(source["set_sha256"]) == 64
+
+
+def test_an_epoch_streams_the_files_that_memory_holds_and_the_next_one_in_another_order(
+    ray_cluster: None, noise_folder: Path, tmp_root: str
+) -> None:
+    config = small_config(images_per_class=3, data="real", real_data=str(noise_folder), ingest="stream")
+    recipe, store = resolve_recipe(config), Store.open(tmp_root)
+    data = open_training_data(config, recipe, store)
+    assert (data.num_images, data.arrays, data.shards) == (30, None, None)
+    in_memory = config.model_copy(update={"train": config.train.model_copy(update={"ingest": "memory"})})
+    held = open_training_data(in_memory, recipe, store)
+    assert held.arrays is not None and held.source == data.source
+    batches = StreamBatches(data.stream(store, config).iterator(), 2, share=15, shard_size=0, seed=0)
+    epochs = []
+    for epoch in range(2):
+        pairs = [(images.numpy(), labels.numpy()) for images, labels in batches.epoch(epoch)]
+        epochs.append([row for images, labels in pairs for row in rows(images, labels)])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(rows(*held.arrays))
+    assert epochs[0] != epochs[1]
+
+
+def test_a_streamed_file_that_is_no_image_is_named() -> None:
+    batch = {"path": ["real/n00000001/a.JPEG"], "bytes": [b"no image"]}
+    with pytest.raises(InputError, match=r"real/n00000001/a\.JPEG' cannot be read"):
+        decode_files(batch, {"n00000001": 0}, 36)
+
+
+def test_mixed_data_are_both_sets_and_the_source_names_both(image_set: tuple[Store, RunConfig, Recipe]) -> None:
+    store, config, recipe = image_set
+    settings = {"data": "mixed", "ingest": "memory", "real_share": 0.25}
+    mixed = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+    data = open_training_data(mixed, recipe, store)
+    assert data.arrays is not None and data.real_arrays is not None
+    assert (data.num_images, len(data.real_arrays[1])) == (90, 90)
+    assert data.source["real"] == "fashion_mnist" and data.source["image_set"] == recipe.images_dir
+
+
+def test_mixed_images_of_two_sizes_are_refused(image_set: tuple[Store, RunConfig, Recipe]) -> None:
+    store, config, recipe = image_set
+    settings = {"data": "mixed", "ingest": "memory", "input_size": 16, "max_batch_per_worker": None}
+    mixed = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+    with pytest.raises(InputError, match=r"images of one size.*\(18, 18\).*\(32, 32\)"):
+        open_training_data(mixed, recipe, store)

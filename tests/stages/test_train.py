@@ -119,6 +119,19 @@ def test_both_ingests_give_a_model_that_learns(ray_cluster: None, tmp_root: str,
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.5
 
 
+def test_a_mixed_training_publishes_a_plain_model_of_both_sources(ray_cluster: None, tmp_root: str) -> None:
+    store = Store.open(tmp_root)
+    config = small_config(
+        images_per_class=4, data="mixed", real_share=0.25, separate_batch_norm=True, num_workers=1, epochs=1
+    )
+    recipe = write_image_set(config, store)
+    summary = train(config, store)
+    (metrics,) = read_metrics(store, summary["model_dir"])
+    assert metrics["images"] == 48  # 3 steps of 12 of the 40 synthetic images and 4 real ones
+    assert summary["identity"]["data"] == {"image_set": recipe.hash, "real": "fashion_mnist"}
+    assert load_classifier(store, summary["model_dir"]).train.data == "mixed"
+
+
 def test_a_loss_that_is_no_number_is_one_work_error_without_restarts(ray_cluster: None, tmp_root: str) -> None:
     config = small_config(
         data="real", images_per_class=4, num_workers=1, learning_rate=1e30, head="linear", warmup_epochs=0
@@ -136,6 +149,7 @@ def test_a_loss_that_is_no_number_is_one_work_error_without_restarts(ray_cluster
         (small_config(data="real", batch_size=15), "cannot be shared equally by 2 workers"),
         (small_config(data="real", images_per_class=6000, max_memory_gib=0.1), r"max_memory_gib"),
         (small_config(data="real", device="cuda"), "usable GPUs"),
+        (small_config(data="real", real_data="/nowhere"), r"train\.real_data '/nowhere' is no folder"),
     ],
 )
 def test_wrong_input_is_found_before_ray_starts_and_leaves_nothing(
