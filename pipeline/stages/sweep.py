@@ -109,15 +109,16 @@ class Sweep:
             params |= {f"space.{key}": json.dumps(value) for key, value in self.identity["sweep"]["space"].items()}
             with tracked_run(self.base, self.store, "sweep", self.id, params, {}) as run:
                 run.set_tags({"mlflow.source.name": "python -m tune.sweep", "synthclones.sweep": self.name})
-                job = SweepJob(self.settings, self.base, self.store, run.run_id, start_trial_workers())
+                job = SweepJob(self.settings, self.base, self.store, run.run_id)
                 self._begin()
                 self._prepare_validation(job)
                 say(f"{self.num_trials} trials, {at_once} at a time")
                 start = time.time()
+                workers = start_trial_workers()
                 try:
                     results = build_tuner(job, self.directory, self.points, at_once, retry_failed=retry_failed).fit()
                 finally:
-                    ray.kill(job.workers)
+                    ray.kill(workers)
                 wall_s = time.time() - start
                 trials = [self._trial(job, found) for found in (results[i] for i in range(len(results)))]
                 if len(trials) < self.num_trials or any(trial.state == "unfinished" for trial in trials):

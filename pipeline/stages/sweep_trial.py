@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -28,7 +27,7 @@ from pipeline.core.training_images import Arrays
 from pipeline.core.validation_images import load_validation
 from pipeline.stages.shared_images import device_seconds, ensure_images, image_summaries
 from pipeline.stages.train import read_metrics, train
-from pipeline.stages.trial_workers import WorkersTold
+from pipeline.stages.trial_workers import WorkersTold, begin_trial
 from pipeline.stages.worker_job import Watch
 
 ACCURACY, COST, EPOCH = "val_accuracy", "cost", "epoch"
@@ -44,14 +43,12 @@ class SweepJob:
         base: the preset.
         store: the storage root.
         parent_run: the sweep's MLflow run, None without tracking.
-        workers: handle of the sweep's `TrialWorkers`; None outside its Ray session.
     """
 
     sweep: SweepConfig
     base: RunConfig
     store: Store
     parent_run: str | None = None
-    workers: Any = None
 
     @property
     def validation_id(self) -> str:
@@ -112,8 +109,7 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
     validation = load_validation(job.base, job.sweep.validation, job.store, config.train)
     report = EpochReport(image_s, config.train)
     trial = tune.get_context().get_trial_id()
-    ray.get(job.workers.begin.remote(trial))
-    told = WorkersTold(job.workers, trial)
+    told = WorkersTold(begin_trial(trial), trial)
     watch = Watch(validation, job.validation_id, [report, told], job.parent_run)
     model_dir = model_directory(model_identity(config, recipe)[1])
     with lease(job.store, f"{model_dir}/lease"):  # two trials may be one and the same training

@@ -33,7 +33,7 @@ TRIAL_MEMORY_BYTES = 300 * 2**20
 
 
 class TrialLines(tune.Callback):
-    """A line for every trial that ends, and its workers given back. Ray Tune keeps it with the experiment, so it holds nothing."""
+    """A line for every trial that ends, and its workers given back. Ray Tune pickles it, so it holds nothing."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Ray Tune."""

@@ -48,6 +48,13 @@ def start_trial_workers() -> Any:
     return ray.remote(num_cpus=0)(TrialWorkers).options(name=NAME, get_if_exists=True).remote()
 
 
+def begin_trial(trial: str) -> Any:
+    """Called by a trial when it starts; the actor's handle, by its name."""
+    keeper = ray.get_actor(NAME)
+    ray.get(keeper.begin.remote(trial))
+    return keeper
+
+
 def release_trial(trial: str) -> None:
     """Called by the sweep's driver when a trial has ended."""
     with suppress(ValueError):  # the sweep itself is ending
