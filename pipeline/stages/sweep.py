@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ray
+
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
@@ -35,6 +37,7 @@ from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob
 from pipeline.stages.sweep_tuner import build_tuner, cluster_slots
 from pipeline.stages.tracking import tracked_run
 from pipeline.stages.train import drop_checkpoints
+from pipeline.stages.trial_workers import start_trial_workers
 
 Say = Callable[[str], object]
 
@@ -100,7 +103,7 @@ class Sweep:
         if before is not None and not (retry_failed and before["failed"]):
             return before
         check_machine(self.base.generate)
-        config = SweepJob(self.settings, self.base, self.store, None).config({})
+        config = SweepJob(self.settings, self.base, self.store).config({})
         with ray_session(local_cpus(config.generate)):
             at_once = min(slots or self.num_trials, cluster_slots(config), self.num_trials)
             params = {**self.settings.model_dump(mode="json", exclude={"space"}), "trials": self.num_trials}
@@ -112,7 +115,11 @@ class Sweep:
                 self._prepare_validation(job)
                 say(f"{self.num_trials} trials, {at_once} at a time")
                 start = time.time()
-                results = build_tuner(job, self.directory, self.points, at_once, retry_failed=retry_failed).fit()
+                workers = start_trial_workers()
+                try:
+                    results = build_tuner(job, self.directory, self.points, at_once, retry_failed=retry_failed).fit()
+                finally:
+                    ray.kill(workers)
                 wall_s = time.time() - start
                 trials = [self._trial(job, found) for found in (results[i] for i in range(len(results)))]
                 if len(trials) < self.num_trials or any(trial.state == "unfinished" for trial in trials):

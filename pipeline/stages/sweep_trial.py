@@ -27,6 +27,7 @@ from pipeline.core.training_images import Arrays
 from pipeline.core.validation_images import load_validation
 from pipeline.stages.shared_images import device_seconds, ensure_images, image_summaries
 from pipeline.stages.train import read_metrics, train
+from pipeline.stages.trial_workers import WorkersTold, begin_trial
 from pipeline.stages.worker_job import Watch
 
 ACCURACY, COST, EPOCH = "val_accuracy", "cost", "epoch"
@@ -47,7 +48,7 @@ class SweepJob:
     sweep: SweepConfig
     base: RunConfig
     store: Store
-    parent_run: str | None
+    parent_run: str | None = None
 
     @property
     def validation_id(self) -> str:
@@ -107,7 +108,9 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
         image_s = device_seconds(config, image_summaries(config, recipe, job.store))
     validation = load_validation(job.base, job.sweep.validation, job.store, config.train)
     report = EpochReport(image_s, config.train)
-    watch = Watch(validation, job.validation_id, [report], job.parent_run)
+    trial = tune.get_context().get_trial_id()
+    told = WorkersTold(begin_trial(trial), trial)
+    watch = Watch(validation, job.validation_id, [report, told], job.parent_run)
     model_dir = model_directory(model_identity(config, recipe)[1])
     with lease(job.store, f"{model_dir}/lease"):  # two trials may be one and the same training
         model = train(config, job.store, watch)

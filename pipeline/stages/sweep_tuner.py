@@ -24,6 +24,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.search_space import GRID, Point, suggest
 from pipeline.core.sweep_config import SweepConfig
 from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob, run_trial
+from pipeline.stages.trial_workers import release_trial
 
 EXPERIMENT = "tune"
 """Ray Tune's own folder in the sweep's: state of trials and of the search, as pickles."""
@@ -32,10 +33,11 @@ TRIAL_MEMORY_BYTES = 300 * 2**20
 
 
 class TrialLines(tune.Callback):
-    """A line for every trial that ends. Ray Tune keeps it with the experiment, so it holds nothing."""
+    """A line for every trial that ends, and its workers given back. Ray Tune pickles it, so it holds nothing."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Ray Tune."""
+        release_trial(trial.trial_id)
         metrics = trial.last_result or {}
         done = sum(other.is_finished() for other in trials)
         print(
@@ -46,6 +48,7 @@ class TrialLines(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Ray Tune."""
+        release_trial(trial.trial_id)
         print(f"sweep: trial {trial.trial_id} failed", flush=True)
 
 
