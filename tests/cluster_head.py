@@ -82,7 +82,10 @@ class ClusterHead:
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(f"127.0.0.1:{dashboard}") or "Ray runtime started" not in self._log.read_text():
-            assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()
+            if self._process.poll() is not None or time.monotonic() >= deadline:
+                log = self._log.read_text()
+                self.close()
+                raise AssertionError(f"it does not start:\n{log}")
             time.sleep(0.5)
 
     @property
@@ -97,7 +100,7 @@ class ClusterHead:
                 continue
         return list(found.values())
 
-    def close(self, *, keep_files: bool = False) -> None:
+    def close(self) -> None:
         """SIGKILL for everything: first all are stopped, so that none sees another one die."""
         alive = self.processes
         for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -107,8 +110,7 @@ class ClusterHead:
                 except psutil.NoSuchProcess:
                     continue
         self._process.wait()
-        if not keep_files:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def ray_job(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """`ray job WORDS`, as a user types it in the repository."""

@@ -72,6 +72,8 @@ def connect(address: str) -> JobSubmissionClient:
             f"no cluster answers at {address}; forward its dashboard with `ray dashboard cluster.yaml` or "
             "`kubectl port-forward`, or give --address"
         )
+    for name in ("ray._private.runtime_env", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # a line for each .gitignore that was heeded
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray's client prefers the variables, RAY_ADDRESS too
     with _answered(address):
         client = JobSubmissionClient(address)
@@ -112,18 +114,19 @@ def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
         WorkError: the head has not answered for `PATIENCE_S`.
     """
     address = client.get_address()
-    printed = 0
-    heard_s = time.monotonic()
+    log = _Log(client, job_id)
+    silent_since_s: float | None = None
     while True:
         try:
-            printed = asyncio.run(_print_log(client, job_id, printed))
+            asyncio.run(log.print_on())
             with _answered(address):
                 job = client.get_job_info(job_id)
             if job.status.is_terminal():
                 return job
-            heard_s = time.monotonic()
+            silent_since_s = None
         except (ClientError, OSError, RuntimeError) as error:  # the connection broke: the job may go on without us
-            if time.monotonic() - heard_s >= PATIENCE_S:
+            silent_since_s = silent_since_s or time.monotonic()
+            if time.monotonic() - silent_since_s >= PATIENCE_S:
                 raise WorkError(
                     f"the cluster at {address} no longer answers; what is published is kept, send the job again to a "
                     "cluster that is up to go on"
@@ -131,17 +134,36 @@ def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
         time.sleep(1)
 
 
-async def _print_log(client: JobSubmissionClient, job_id: str, printed: int) -> int:
-    """Print what lies behind the first `printed` characters of a log until it ends; how long it is now.
+class _Log:
+    """A job's log on stdout, each part once over all connections."""
 
-    Raises `ConnectionError` when the head is gone, which a web socket alone would not notice.
-    """
-    endpoint = _endpoint(client.get_address())
-    stream = client.tail_job_logs(job_id)
-    seen = 0
-    noted_s = heard_s = time.monotonic()
-    while True:
-        chunk = asyncio.ensure_future(anext(stream))
+    def __init__(self, client: JobSubmissionClient, job_id: str) -> None:
+        self._client, self._job_id = client, job_id
+        self._printed = 0
+
+    async def print_on(self) -> None:
+        """Print what is new until the log ends. Raises `ConnectionError` when the head is gone, which a web socket
+        alone would not notice.
+        """
+        stream = self._client.tail_job_logs(self._job_id)  # from its begin
+        seen = 0
+        while True:
+            chunk = asyncio.ensure_future(anext(stream))
+            await self._wait(chunk)
+            try:
+                text = chunk.result()
+            except StopAsyncIteration:
+                return
+            new = text[max(0, self._printed - seen) :]
+            seen += len(text)
+            self._printed = max(self._printed, seen)
+            sys.stdout.write(new)
+            sys.stdout.flush()
+
+    async def _wait(self, chunk: asyncio.Future[str]) -> None:
+        """Until there is a next part; a job that has none since it waits for a node says so."""
+        endpoint = _endpoint(self._client.get_address())
+        noted_s = heard_s = time.monotonic()
         while not (await asyncio.wait({chunk}, timeout=POLL_S))[0]:
             now_s = time.monotonic()
             if answers(endpoint):
@@ -149,18 +171,11 @@ async def _print_log(client: JobSubmissionClient, job_id: str, printed: int) -> 
             elif now_s - heard_s >= PATIENCE_S:
                 chunk.cancel()
                 raise ConnectionError(endpoint)
-            if seen == 0 and now_s - noted_s >= PENDING_NOTE_S:
+            if self._printed == 0 and now_s - noted_s >= PENDING_NOTE_S:
                 noted_s = now_s
-                job = client.get_job_info(job_id)
+                job = self._client.get_job_info(self._job_id)
                 if job.status == JobStatus.PENDING:
                     print(f"waiting: {job.message}", file=sys.stderr, flush=True)
-        try:
-            text = chunk.result()
-        except StopAsyncIteration:
-            return max(seen, printed)
-        before, seen = seen, seen + len(text)
-        sys.stdout.write(text[max(0, printed - before) :])
-        sys.stdout.flush()
 
 
 @contextmanager
