@@ -105,7 +105,7 @@ def test_crops_and_flips_have_the_statistics_of_torchvisions_image_by_image() ->
     levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
     assert abs(ours.pop("flip").mean() - theirs.pop("flip").mean()) < 0.05
     for name, values in ours.items():
-        torch.testing.assert_close(values.quantile(levels), theirs[name].quantile(levels), atol=0.015, rtol=0, msg=name)
+        torch.testing.assert_close(values.quantile(levels), theirs[name].quantile(levels), atol=0.025, rtol=0, msg=name)
 
 
 def test_scoring_an_image_of_input_size_only_normalises() -> None:
