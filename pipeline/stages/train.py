@@ -26,7 +26,14 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_batches import check_batches
-from pipeline.core.model_identity import CONFIG, WEIGHTS, model_directory, model_identity
+from pipeline.core.model_identity import (
+    CONFIG,
+    OF_REAL_DATA,
+    WEIGHTS,
+    WHERE_AND_HOW,
+    model_directory,
+    model_identity,
+)
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
@@ -77,7 +84,8 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None) -> dict[s
         check_machine(config)
         check_batches(config.train, data.num_images)
     parents = {} if config.train.data == "real" else {"generate": recipe.id}
-    params = {**identity, "where_and_how": config.train.model_dump(mode="json")}
+    rest = config.train.model_dump(mode="json", include=set(WHERE_AND_HOW | OF_REAL_DATA))  # all others are in identity
+    params = {**identity, "where_and_how": rest}
     with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents) as run:
         if watch is not None and watch.parent_run is not None:
             run.set_tags({"mlflow.parentRunId": watch.parent_run})

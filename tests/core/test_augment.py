@@ -81,6 +81,33 @@ def test_crop_keeps_at_least_the_given_share_and_reaches_it() -> None:
     assert widths.max() > 0.97
 
 
+def test_crops_and_flips_have_the_statistics_of_torchvisions_image_by_image() -> None:
+    from torchvision.transforms import v2 as transforms
+
+    count, height, width = 2000, 48, 64
+    across = torch.linspace(0, 1, width).expand(height, -1)
+    down = torch.linspace(0, 1, height)[:, None].expand(-1, width)
+    picture = torch.stack([across, down, torch.zeros(height, width)])
+
+    def about(crops: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Where each crop lies (mean of a ramp), how large it is (its deviation), whether it is mirrored."""
+        ramps = crops[:, :2]
+        mirrored = (ramps[:, 0, :, -1] < ramps[:, 0, :, 0]).float().mean(1)
+        place, size = ramps.mean((2, 3)), ramps.std((2, 3))
+        return {"left": place[:, 0], "top": place[:, 1], "width": size[:, 0], "height": size[:, 1], "flip": mirrored}
+
+    pixels = (picture * 255).round().to(torch.uint8).permute(1, 2, 0).expand(count, -1, -1, -1)
+    ours = about(in_0_1(PytorchAugmentation(SETTINGS)(pixels, 0, 0)[0]))
+    reference = transforms.Compose([transforms.RandomResizedCrop(32, (0.3, 1.0)), transforms.RandomHorizontalFlip()])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = about(torch.stack([reference(picture) for _ in range(count)]))
+    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    assert abs(ours.pop("flip").mean() - theirs.pop("flip").mean()) < 0.05
+    for name, values in ours.items():
+        torch.testing.assert_close(values.quantile(levels), theirs[name].quantile(levels), atol=0.025, rtol=0, msg=name)
+
+
 def test_scoring_an_image_of_input_size_only_normalises() -> None:
     images = random_images(3)
     expected = images.permute(0, 3, 1, 2).float() / 255

@@ -218,6 +218,22 @@ CASES = {
         2,
         ("http://127.0.0.1:9", "tracking.enabled=false"),
     ),
+    "real images in no folder": Case(
+        "train",
+        "--preset fashion @tiny --set train.data=real --set train.real_data=@tmp/none",
+        2,
+        ("@tmp/none", "folder"),
+    ),
+    "real images without the classes": Case(
+        "train",
+        "--preset fashion @tiny --set train.data=real --set train.real_data=@tmp",
+        2,
+        ("lacks 10 of 10 classes",),
+    ),
+    "mixed from a stream": Case(
+        "train", "--preset fashion --set train.data=mixed --set train.ingest=stream", 2, ("use ingest memory",)
+    ),
+    "share of real images": Case("train", "--preset fashion --set train.real_share=1", 2, ("train.real_share",)),
 }
 NEEDS_NO_GPU = {
     "generate on a missing gpu": Case(
