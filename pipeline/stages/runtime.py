@@ -34,8 +34,8 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
 
     Raises:
         InputError: RAY_ADDRESS names a cluster that does not answer, or one with another version of Ray or Python.
-        WorkError: Ray lost a part of the work and cannot make it again. A head that is lost ends the process, see
-            `pipeline.stages.head_watch`.
+        WorkError: a local Ray does not start, or Ray lost a part of the work and cannot make it again. A head that is
+            lost ends the process, see `pipeline.stages.head_watch`.
     """
     if ray.is_initialized():  # a job called from another one, or from a test's session
         with _losses_told():
@@ -69,6 +69,14 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
             f"the cluster at RAY_ADDRESS={address!r} has another Ray or Python than this process: "
             f"{_on_one_line(error)}; set all nodes and this machine up with one Python from one requirements.lock, or "
             "send the job to the cluster instead: python -m jobs.submit"
+        ) from error
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray raises a bare Exception
+            raise
+        ray.shutdown()
+        raise WorkError(
+            "Ray did not start on this machine within its time; the machine is too busy or out of memory: end other "
+            "work, or wait, then run the same command again"
         ) from error
     with head_watched(ray.get_runtime_context().gcs_address):
         try:

@@ -58,3 +58,18 @@ with patch("ray._common.usage.usage_lib.get_cluster_metadata", lambda client: {s
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("pipeline.core.errors.InputError: the cluster at RAY_ADDRESS=") and "Python: 3.9.1" in last
+
+
+def test_a_machine_too_busy_for_ray_is_one_line() -> None:
+    """Likewise; `ray.init` ends so after 30 s without a raylet."""
+    code = """
+from unittest.mock import patch
+from pipeline.stages.runtime import ray_session
+with patch("ray.init", side_effect=Exception("The current node timed out during startup. This could happen")):
+    with ray_session():
+        pass
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("pipeline.core.errors.WorkError: Ray did not start"), last
