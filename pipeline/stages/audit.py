@@ -35,7 +35,7 @@ from pipeline.core.image_set import (
 from pipeline.core.model_source import local_model_dir, model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.transfer_config import AuditConfig
-from pipeline.stages.runtime import ray_session
+from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.tracking import tracked_run
 
 if TYPE_CHECKING:  # torch and transformers, which only the workers need
@@ -72,7 +72,7 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
     check_row_format(read_identity(store, recipe.images_dir), store.uri(recipe.images_dir))
     numbers, shard_size = prefix_shards(store, recipe, config.images_per_class)
     clip_identity = clip_fingerprint(config.audit)
-    if clip_identity and "RAY_ADDRESS" not in os.environ:  # a cluster's workers may have what this machine lacks
+    if clip_identity and cluster_address() is None:  # a cluster's workers may have what this machine lacks
         _check_device(config.audit.device)
     identity = {
         "audit_version": AUDIT_VERSION,

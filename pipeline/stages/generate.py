@@ -26,7 +26,7 @@ from pipeline.stages.progress import Progress
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.pulse import ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
-from pipeline.stages.runtime import ray_session
+from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.shard_pool import finished_shards
 from pipeline.stages.tracking import tracked_run
 
@@ -185,7 +185,7 @@ def local_cpus(settings: GenerateConfig) -> int:
 
 def check_machine(settings: GenerateConfig) -> None:
     """Raises `InputError` when a run on this machine alone asks for GPUs that it does not have."""
-    if settings.device != "cuda" or "RAY_ADDRESS" in os.environ:
+    if settings.device != "cuda" or cluster_address() is not None:
         return
     import torch
 

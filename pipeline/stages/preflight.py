@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,6 +13,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
 from pipeline.stages.one_worker import ask_one_worker
+from pipeline.stages.runtime import cluster_address
 
 if TYPE_CHECKING:  # torch and diffusers, which only the worker needs
     from pipeline.core.shard_maker import OnBatch
@@ -33,7 +33,7 @@ def is_wanted(config: RunConfig) -> bool:
     On one machine the pool's own first image says the same, without loading the model once more.
     """
     return config.generate.preflight == "always" or (
-        config.generate.preflight == "auto" and "RAY_ADDRESS" in os.environ
+        config.generate.preflight == "auto" and cluster_address() is not None
     )
 
 

@@ -23,6 +23,22 @@ JOIN_TIMEOUT_S = 30.0
 """How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
 
 
+def cluster_address() -> str | None:
+    """The cluster that this process's job belongs to; None when Ray starts here, with the job, and ends with it."""
+    return os.environ.get("RAY_ADDRESS")
+
+
+def belong_to(address: str | None) -> None:
+    """Called first by a process of a cluster that drives a job's part of its own (a trial, a training beside others).
+
+    Ray gives workers no RAY_ADDRESS, so such a process would take the machine that it happens to run on for all there
+    is. `address` is what `cluster_address` says in the driver.
+    """
+    if address is not None:
+        os.environ["RAY_ADDRESS"] = address
+        os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "1"
+
+
 @contextmanager
 def ray_session(num_cpus: int | None = None, object_store_gib: float | None = None) -> Iterator[None]:
     """Ray for one job: the cluster of RAY_ADDRESS (set by `ray job submit`), else one on this machine, shut down after.
@@ -42,7 +58,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
             yield
         return
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     if address and re.fullmatch(r"[^/]+:\d+", address) and not answers_within(address, JOIN_TIMEOUT_S):
         raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one there, or unset it")
     try:

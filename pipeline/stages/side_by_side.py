@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -12,16 +12,24 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.train_config import TrainConfig
+from pipeline.stages.runtime import belong_to, cluster_address
 from pipeline.stages.train import train
 
 
 def num_slots(settings: TrainConfig) -> int:
     """How many trainings of this shape the CPUs hold at a time, at least one."""
-    if "RAY_ADDRESS" in os.environ:
+    if cluster_address() is not None:
         cpus = float(ray.cluster_resources().get("CPU", 1))
     else:  # not what a local Ray plans with, which may be more than there are
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
+
+
+def _in_a_process(
+    work: Callable[[RunConfig, Store], dict[str, Any]], cluster: str | None, config: RunConfig, store: Store
+) -> dict[str, Any]:
+    belong_to(cluster)
+    return work(config, store)
 
 
 def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -39,14 +47,14 @@ def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -
             yield position, train(config, store)
         return
     # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers.
-    remote_train = ray.remote(num_cpus=0, max_retries=0)(train)
+    remote_train = ray.remote(num_cpus=0, max_retries=0)(_in_a_process)
     waiting = list(enumerate(configs))
     running: dict[Any, int] = {}
     failure: InputError | WorkError | None = None
     while running or (waiting and failure is None):
         while waiting and failure is None and len(running) < slots:
             position, config = waiting.pop(0)
-            running[remote_train.remote(config, store)] = position
+            running[remote_train.remote(train, cluster_address(), config, store)] = position
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         position = running.pop(done)
         try:

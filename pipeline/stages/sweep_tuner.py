@@ -23,6 +23,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.search_space import GRID, Point, suggest
 from pipeline.core.sweep_config import SweepConfig
+from pipeline.stages.runtime import belong_to, cluster_address
 from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob, run_trial
 from pipeline.stages.trial_workers import release_trial
 
@@ -62,8 +63,10 @@ def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, 
         slots: trials at a time.
         retry_failed: start failed trials of the one that is there again.
     """
+    cluster = cluster_address()
 
     def trial(config: dict[str, Any]) -> None:
+        belong_to(cluster)
         run_trial(job, config)
 
     trainable = tune.with_resources(trial, tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY_BYTES}]))
@@ -159,6 +162,6 @@ def cluster_slots(config: RunConfig) -> int:
             f"a trial needs {' and '.join(lacking)}, more than the cluster has; lower train.num_workers or "
             "generate.num_actors in the sweep's `base`"
         )
-    if "RAY_ADDRESS" not in os.environ and hasattr(os, "sched_getaffinity"):
+    if cluster_address() is None and hasattr(os, "sched_getaffinity"):
         holds["CPU"] = max(1.0, len(os.sched_getaffinity(0)) / needs["CPU"])  # a local Ray may plan with more
     return int(min(holds.values()))

@@ -39,14 +39,12 @@ from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.run_handle import RunHandle
-from pipeline.stages.runtime import ray_session
+from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.tracking import tracked_run
 from pipeline.stages.worker_job import METRICS, STREAM, Watch, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
-ON_THIS_MACHINE = "RAY_ADDRESS" not in os.environ
-"""No cluster is joined: Ray starts here, with this process, and ends with it."""
 
 
 class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy does not see Ray's lazy import
@@ -127,7 +125,7 @@ def fit(
             validation=None if watch is None else ray.put(watch.validation),
         )
         use_gpu = settings.device == "cuda"
-        trainer = (LocalTrainer if ON_THIS_MACHINE else ray.train.torch.TorchTrainer)(
+        trainer = (LocalTrainer if cluster_address() is None else ray.train.torch.TorchTrainer)(
             run_worker,
             train_loop_config={"job": job},
             scaling_config=ray.train.ScalingConfig(
@@ -233,7 +231,7 @@ def read_metrics(store: Store, model_dir: str) -> list[dict[str, float]]:
 def check_machine(config: RunConfig) -> None:
     """Raises `InputError` when a training on this machine alone asks for GPUs that it does not have."""
     settings = config.train
-    if settings.device != "cuda" or not ON_THIS_MACHINE:
+    if settings.device != "cuda" or cluster_address() is not None:
         return
     import torch
 
