@@ -126,7 +126,6 @@ def to_csv(trials: Sequence[TrialResult]) -> str:
             trial.images_per_class,
             f"{trial.seconds:.3f}",
             int(trial.trial in front),
-            trial.model_dir,
         ]
         point = [json.dumps(trial.point[key]) if key in trial.point else "" for key in keys]
         writer.writerow([trial.trial, trial.state, *numbers, *rest, trial.model_dir, *point])

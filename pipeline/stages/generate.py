@@ -88,8 +88,8 @@ def generate(
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
         )
-        hours = manifest["seconds"] * manifest["num_actors"] / 3600
-        run.set_tags({"synthclones.device": manifest["device"], "synthclones.worker_hours": f"{hours:.4f}"})
+        hours = manifest["seconds"] * config.generate.num_actors / 3600
+        run.set_tags({"synthclones.device": config.generate.device, "synthclones.worker_hours": f"{hours:.4f}"})
     check_failures(config, recipe, store, manifest["failed"], manifest["rows"], manifest["failure_reasons"])
     return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
 

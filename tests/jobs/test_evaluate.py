@@ -70,7 +70,7 @@ def test_it_prints_the_verdict_of_named_models_and_json_last(cli, save_model, tm
     ("arguments", "parts"),
     [
         (["--model", "none"], ["models/none", "jobs.train"]),
-        (["--model", "../models/x"], ["--model '../models/x'", "16 digits"]),
+        (["--model", "../models/x"], ["'../models/x' is no directory name", "16 digits"]),
         (["--model", "a", "--twin"], ["leave out --seed and --twin"]),
         (["--seed", "-1"], ["--seed"]),
     ],

@@ -53,7 +53,7 @@ def test_named_models_that_differ_in_more_than_the_seed_are_groups_of_their_own(
     [
         (("a",), (1,), False, "leave out --seed and --twin"),
         (("a",), (), True, "leave out --seed and --twin"),
-        (("../x",), (), False, "--model '../x'"),
+        (("../x",), (), False, "'../x' is no directory name"),
         (("none",), (), False, r"models/none.*jobs\.train"),
         ((), (9,), False, "seed 9"),
     ],
