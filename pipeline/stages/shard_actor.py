@@ -66,7 +66,12 @@ class ShardActor:
         if error is None:
             try:
                 made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
-                done = self._maker.make(shard) if made else read_summary(self._store, self._images_dir, shard)
+                if made:
+                    self._tell("making", says=f"making shard {shard}")
+                    done = self._maker.make(shard)
+                else:
+                    done = read_summary(self._store, self._images_dir, shard)
+                    self._tell("shard")
                 summary = json.dumps(done.__dict__)
             except Exception as caught:  # noqa: BLE001
                 error = caught
