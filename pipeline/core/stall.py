@@ -7,7 +7,7 @@ from pipeline.core.errors import WorkError
 WARN_STARTS = 5
 """Starts of one actor in a row without a finished shard after which a line is due, and again after as many."""
 MAX_STARTS = 30
-"""After so many the job ends. Killed nodes and preempted ones stay far below: one finished shard begins the count anew."""
+"""After so many the job ends. Preempted nodes stay far below: one finished shard begins the count anew."""
 
 
 class StallClock:

@@ -10,7 +10,7 @@ import ray.data
 
 
 def leave_words_to_us() -> None:
-    """No lines of Ray's own, and no end because one row takes long: `pipeline.stages.pulse.watched` looks after both."""
+    """No lines of Ray's own, and no end since one row takes long: `pipeline.stages.pulse.watched` does both."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
     context.print_on_execution_start = False

@@ -150,6 +150,26 @@ class _End:
         self.error = error
 
 
+class _Watch:
+    """Judges what a pool tells; arguments as `watched`."""
+
+    def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str) -> None:
+        self._pulse, self._needs, self._job = pulse, needs, job
+        self._stall = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+        self._crashes = CrashClock()
+
+    def look(self, last_row_s: float) -> None:
+        """Print what is due; `last_row_s` is when a row came, on the monotonic clock. Raises as `watched`."""
+        vitals = ask(self._pulse)
+        if not vitals.starting:
+            check_offered(self._needs)
+        quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
+        crash = self._crashes.look(vitals.starts, vitals.last_said)
+        for line in (crash, self._stall.look(quiet_s, situation(vitals, self._needs))):
+            if line:
+                print(f"{self._job}: {line}", flush=True)
+
+
 def watched(
     rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str = "generate"
 ) -> Generator[T, None, None]:
@@ -185,7 +205,7 @@ def watched(
 
     thread = threading.Thread(target=pull, daemon=True)
     thread.start()
-    stall, crashes = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s), CrashClock()
+    watch = _Watch(pulse, needs, stall_timeout_s, job)
     last_row_s = looked_s = time.monotonic()
     try:
         while True:
@@ -200,16 +220,9 @@ def watched(
                     return
                 yield item
                 last_row_s = time.monotonic()
-            if time.monotonic() - looked_s < POLL_S:
-                continue
-            looked_s = time.monotonic()
-            vitals = ask(pulse)
-            if not vitals.starting:
-                check_offered(needs)
-            quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
-            for line in (stall.look(quiet_s, situation(vitals, needs)), crashes.look(vitals.starts, vitals.last_said)):
-                if line:
-                    print(f"{job}: {line}", flush=True)
+            if time.monotonic() - looked_s >= POLL_S:
+                looked_s = time.monotonic()
+                watch.look(last_row_s)
     finally:
         _end(thread)
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.image_set import as_begun, read_identity
-from pipeline.core.recipe import resolve_recipe
+from pipeline.core.model_source import check_models
+from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.regeneration import locate
 from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.one_worker import ask_one_worker
@@ -42,7 +43,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
     wanted = locate(image_ids, recipe, store, config.generate.shard_size)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     with ray_session(local_cpus(config.generate)):
-        about = (config, store, recipe.prompts_dir, parts, recipe.images_dir, wanted)
+        about = (config, store, recipe, parts, wanted)
         result = ask_one_worker(compare_on_worker, config.generate, start_pulse(), *about)
     compared: list[dict[str, Any]] = result["images"]
     return compared
@@ -51,9 +52,8 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
 def compare_on_worker(
     config: RunConfig,
     store: Store,
-    prompts_dir: str,
+    recipe: Recipe,
     parts: Sequence[Mapping[str, Any]],
-    images_dir: str,
     wanted: Mapping[int, Sequence[int]],
     on_batch: OnBatch,
 ) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def compare_on_worker(
     from pipeline.core.regeneration import compare
     from pipeline.core.shard_maker import ShardMaker
 
-    maker = ShardMaker(config, store, prompts_dir, parts, images_dir, on_batch)
-    found = [compare(maker, store, images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
+    check_models(config.recipe, recipe.identity)
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
+    found = [compare(maker, store, recipe.images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
     return {"images": [comparison.__dict__ for comparisons in found for comparison in comparisons]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import ray.data
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkerBrokenError, WorkError
 from pipeline.core.image_set import published_shards
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.stall import CrashClock
@@ -48,6 +49,45 @@ class DyingShardMaker(NullShardMaker):
         return super().make(shard)
 
 
+@dataclass(frozen=True)
+class FlakyMakers:
+    """Two makers of ready images. One cannot start at first, one loses its device once; `notes` tells what was."""
+
+    notes: Path
+
+    def __call__(self, *arguments: Any) -> NullShardMaker:
+        if not once(self.notes / "an actor loads"):
+            while not list(self.notes.glob("shard-*")):
+                time.sleep(0.05)
+            if once(self.notes / "the late one"):
+                raise InputError("no driver on this node")
+        maker = FlakyShardMaker(*arguments)
+        maker.settings = NullMakers(3_000, shard_s=0.5)
+        maker.notes = self.notes
+        return maker
+
+
+class FlakyShardMaker(NullShardMaker):
+    notes: Path
+
+    def make(self, shard: int) -> Any:
+        if shard == 7 and once(self.notes / "the broken one"):
+            raise WorkerBrokenError("the device of this worker failed")
+        summary = super().make(shard)
+        self._on_batch("batch", summary.rows)
+        once(self.notes / f"shard-{shard}")
+        return summary
+
+
+def once(note: Path) -> bool:
+    """Whether this process is the first one to write a note."""
+    try:
+        note.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few starts are enough."""
@@ -77,3 +117,29 @@ def test_shards_may_take_longer_than_ray_data_would_wait(
     monkeypatch.setattr(ray.data.DataContext.get_current(), "execution_no_progress_timeout_s", 1.0)
     config = tiny_config(tiny_model, {"images_per_class": 1})
     assert generate(config, Store.open(tmp_root), make_maker=NullMakers(3_000, shard_s=4))["ok"] == 10
+
+
+def test_a_bad_node_and_a_lost_device_cost_no_image(tiny_model: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_model, {"images_per_class": 8, "generate.num_actors": 2})
+    undisturbed = generate(config, Store.open(str(tmp_path / "undisturbed")), make_maker=NullMakers(3_000))
+    (tmp_path / "notes").mkdir()
+    found = generate(config, Store.open(str(tmp_path / "runs")), make_maker=FlakyMakers(tmp_path / "notes"))
+    assert {"the late one", "the broken one"} <= {path.name for path in (tmp_path / "notes").iterdir()}
+    assert (found["ok"], found["set_sha256"]) == (80, undisturbed["set_sha256"])
+
+
+def test_a_device_that_fails_before_any_image_is_an_error_at_once(tiny_model: Path, tmp_root: str) -> None:
+    with pytest.raises(WorkError, match="^the device of this worker failed"):
+        generate(tiny_config(tiny_model), Store.open(tmp_root), make_maker=BrokenMakers())
+
+
+class BrokenMakers:
+    """Their device fails with every shard."""
+
+    def __call__(self, *arguments: Any) -> NullShardMaker:
+        return BrokenShardMaker(*arguments)
+
+
+class BrokenShardMaker(NullShardMaker):
+    def make(self, shard: int) -> Any:
+        raise WorkerBrokenError("the device of this worker failed")
