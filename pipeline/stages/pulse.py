@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -141,6 +142,12 @@ def voice(pulse: Any) -> Callable[..., Any]:
     """How this actor or task tells a `Pulse` of itself, without waiting for it: its `beat`, signed."""
     context = ray.get_runtime_context()
     return partial(pulse.beat.remote, who=context.get_actor_id() or context.get_task_id())
+
+
+def heard(beat: Any) -> None:
+    """Wait until a word has arrived: a process that dies in the next instant would take it along."""
+    with suppress(ray.exceptions.RayError):  # the driver's node may be away
+        ray.get(beat, timeout=10)
 
 
 class _End:

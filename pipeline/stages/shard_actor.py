@@ -6,11 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import ray
-import ray.exceptions
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
@@ -18,7 +14,7 @@ from pipeline.core.errors import InputError, WorkerBrokenError, one_line
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.model_source import check_models
 from pipeline.stages.pool_metrics import BROKEN
-from pipeline.stages.pulse import ask, voice
+from pipeline.stages.pulse import ask, heard, voice
 
 if TYPE_CHECKING:
     from pipeline.core.shard_maker import ShardMaker
@@ -57,7 +53,7 @@ class ShardActor:
         make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
         self._pulse, self._tell = pulse, voice(pulse)
-        self._tell("starting")
+        heard(self._tell("starting"))
         from pipeline.core.shard_maker import ShardMaker
 
         self._store, self._images_dir, self._replace = store, images_dir, replace
@@ -84,7 +80,7 @@ class ShardActor:
             try:
                 made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
                 if made:
-                    self._tell("making", says=f"making shard {shard}")
+                    heard(self._tell("making", says=f"making shard {shard}"))
                     done = self._maker.make(shard)
                 else:
                     done = read_summary(self._store, self._images_dir, shard)
@@ -107,8 +103,7 @@ class ShardActor:
         """End without a goodbye, for Ray to start the actor again; an actor that exits in order stays away."""
         reason = describe(error)
         print(f"this worker ends and is started again: {reason}", file=sys.stderr, flush=True)
-        with suppress(ray.exceptions.RayError):  # the driver's node may be away
-            ray.get(self._tell(BROKEN, says=reason), timeout=10)
+        heard(self._tell(BROKEN, says=reason))
         os._exit(1)
 
 
