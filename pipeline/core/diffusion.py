@@ -127,6 +127,7 @@ class DiffusionEngine:
         """
         count = len(prompts)
         assert 0 < count == len(seeds) <= self._batch_size, (count, len(seeds), self._batch_size)
+        self.seconds = {}
         padding = self._batch_size - count
         texts = [*prompts, *[prompts[-1]] * padding]
         # Drawn on the CPU, so that the noise is the same on every device.

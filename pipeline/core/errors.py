@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 
+def one_line(error: Exception) -> str:
+    """`ValueError: what it says`, without line breaks."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 class InputError(ValueError):
     """The user's input is wrong: nothing was written. The message says what, where and how to mend it (exit code 2)."""
 
 
 class WorkError(RuntimeError):
     """The work failed half-way: what is done is kept. The message says why and how to go on (exit code 1)."""
+
+
+class WorkerBrokenError(WorkError):
+    """This process can no longer make images, e.g. since its GPU is in error; another process may be able to."""
 
 
 class OutageError(WorkError):

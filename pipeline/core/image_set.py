@@ -19,6 +19,7 @@ from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import num_shards
+from pipeline.core.lease import lease
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED, OK, ROW_FORMAT
 
@@ -81,6 +82,8 @@ def published_shards(store: Store, images_dir: str) -> set[int]:
 def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
     """Write the set's identity, or check that it is this recipe's and keeps its shapes.
 
+    Of two that begin a set at once, one writes and the other one checks: a lease stands between look and write.
+
     Raises:
         InputError: the set was begun with other `SHAPES`, or by a version with other columns.
         WorkError: the directory belongs to another recipe.
@@ -89,8 +92,9 @@ def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
     shapes = config.generate.model_dump(mode="json", include=set(SHAPES))
     if not store.exists(path):
         about = {"recipe_hash": recipe.hash, "recipe": recipe.identity, "row_format": ROW_FORMAT}
-        store.write_json(path, {**about, **shapes})
-        return
+        with lease(store, f"{recipe.images_dir}/claim", until=lambda: store.exists(path)) as is_held:
+            if is_held and not store.exists(path):
+                store.write_json(path, {**about, **shapes})
     identity = store.read_json(path)
     if identity["recipe_hash"] != recipe.hash:
         raise WorkError(

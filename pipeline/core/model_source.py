@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.config import ModelConfig
+from pipeline.core.config import ModelConfig, RecipeConfig
 from pipeline.core.errors import InputError
 from pipeline.core.hub_snapshot import snapshot_dir
 
@@ -47,6 +49,27 @@ def model_fingerprint(model: ModelConfig, layout: Layout = PIPELINE) -> dict[str
     if _is_hub(model, layout):
         return {"id": model.id, "revision": model.revision, "variant": model.variant}
     return {"sha256": _directory_hash(_checked_directory(model, layout), layout), "variant": model.variant}
+
+
+def check_models(recipe: RecipeConfig, identity: Mapping[str, Any]) -> None:
+    """Compare the models that lie on this machine with those that name a set: a path may hold others on each node.
+
+    Content is hashed once per process; a hub's commit says enough.
+
+    Args:
+        recipe: its models, as this process would load them.
+        identity: of the resolved recipe.
+
+    Raises:
+        InputError: a model is another one here, or none.
+    """
+    for name, layout in (("model", PIPELINE), ("safety_model", CHECKER)):
+        model = getattr(recipe, name)
+        if model is not None and model_fingerprint(model, layout) != identity[name]:
+            raise InputError(
+                f"{layout.key}.id: {model.id!r} on node {socket.gethostname()} has other files than where the job was "
+                "started; give every node the same ones, or a folder that all nodes share, or a hub id"
+            )
 
 
 def local_model_dir(model: ModelConfig, layout: Layout = PIPELINE) -> Path:

@@ -10,7 +10,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import one_line
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import CHECKER, local_model_dir
@@ -114,7 +115,12 @@ class ShardMaker:
         )  # a setting of each thread, and calls may use several
 
     def make(self, shard: int) -> ShardSummary:
-        """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
+        """Make a shard and publish it under its fixed name.
+
+        Raises:
+            WorkerBrokenError: the device failed; nothing is published.
+            WorkError: the shard cannot be written.
+        """
         started = time.time()
         rows = list(self.rows(shard).values())
         summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
@@ -135,16 +141,23 @@ class ShardMaker:
         return {start + i: row for start, rows in zip(starts, made, strict=True) for i, row in enumerate(rows)}
 
     def draw(self, batches: Sequence[Sequence[Row]]) -> list[list[Row]]:
-        """Finished rows for batches of rows of the prompt table, each of at most `batch_size`; nothing is published."""
+        """Finished rows for batches of rows of the prompt table, each of at most `batch_size`; nothing is published.
+
+        Raises `WorkerBrokenError` when the device failed: these rows are not to be blamed.
+        """
         encoded: list[Future[list[Row]]] = []
         self._use_threads()
         with self._engine_lock:
             for batch in batches:  # a batch is encoded on a thread while the next one is made
                 began = time.perf_counter()
-                results = list(self._images(batch))
+                results, parts = self._images(batch)
+                if errors := [result for result in results if isinstance(result, Exception)]:
+                    from pipeline.core.device_errors import check_device  # torch, which a null generator does without
+
+                    check_device(errors, len(batch))
                 seconds = (time.perf_counter() - began) / len(batch)
                 encoded.append(self._encoder.submit(self._rows, batch, results, seconds))
-                self._on_batch("batch", len(batch), self.engine.seconds)
+                self._on_batch("batch", len(batch), parts)
         return [future.result() for future in encoded]
 
     def prompt_rows(self, shard: int) -> list[Row]:
@@ -164,17 +177,24 @@ class ShardMaker:
         assert len(rows) == size, (shard, len(rows))
         return rows
 
-    def _images(self, batch: Sequence[Row]) -> Iterator[GeneratedImage | Exception]:
-        """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other."""
+    def _images(self, batch: Sequence[Row]) -> tuple[list[GeneratedImage | Exception], Mapping[str, float]]:
+        """An image or the error of each row, and the engine's seconds by part.
+
+        A failed batch is tried again row by row: one bad row spoils no other.
+        """
         try:
             columns = [[row[name] for row in batch] for name in ("prompt", "seed", "guidance_scale")]
-            yield from self.engine.generate(*columns)
+            return list(self.engine.generate(*columns)), self.engine.seconds
         except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
             if len(batch) == 1:
-                yield error
-                return
-            for row in batch:
-                yield from self._images([row])
+                return [error], {}
+        results: list[GeneratedImage | Exception] = []
+        parts: dict[str, float] = {}
+        for row in batch:
+            one, seconds = self._images([row])
+            results += one
+            parts = {part: parts.get(part, 0.0) + value for part, value in seconds.items()} or parts
+        return results, parts
 
     def _rows(self, batch: Sequence[Row], results: Sequence[GeneratedImage | Exception], seconds: float) -> list[Row]:
         began = time.perf_counter()
@@ -186,9 +206,15 @@ class ShardMaker:
         return rows
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
-        if isinstance(result, Exception):
-            line = " ".join(f"{type(result).__name__}: {result}".split())
-            return {"status": FAILED, "reason": line[:MAX_REASON_LENGTH]}
+        """The columns that making an image adds to its row."""
+        if not isinstance(result, Exception):
+            try:
+                return self._encoded(result)
+            except Exception as error:  # noqa: BLE001 - one picture that cannot be encoded spoils no other
+                result = error
+        return {"status": FAILED, "reason": one_line(result)[:MAX_REASON_LENGTH]}
+
+    def _encoded(self, result: GeneratedImage) -> Row:
         data = encode_image(result.pixels, self._config.recipe)
         spread = pixel_std(result.pixels)
         status: str = OK

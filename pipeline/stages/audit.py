@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ from pipeline.core.image_set import (
 from pipeline.core.model_source import local_model_dir, model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.transfer_config import AuditConfig
+from pipeline.stages.data_context import leave_words_to_us
+from pipeline.stages.pulse import start_pulse, voice, watched
 from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.tracking import tracked_run
 
@@ -189,21 +192,22 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
     paths = [shard_path(recipe.images_dir, number) for number in range(count)]
     columns: dict[str, list[Any]] = {name: [] for name in ClipRows.__dataclass_fields__}
     with ray_session():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
+        leave_words_to_us()
+        pulse = start_pulse()
         rows = ray.data.from_items([{"shard": path} for path in paths], override_num_blocks=count).flat_map(
             ClipActor,
-            fn_constructor_args=(settings, store, recipe.classes.names, each),
+            fn_constructor_args=(settings, store, recipe.classes.names, each, pulse),
             concurrency=settings.num_actors,
             num_cpus=settings.num_cpus_per_actor,
             num_gpus=settings.num_gpus_per_actor,
         )
-        for row in rows.iter_rows():
-            if row.get("error"):
-                raise InputError(row["error"])
-            for name, values in columns.items():
-                values.append(row[name])
+        needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
+        with closing(watched(rows.iter_rows(), pulse, needs, config.generate.stall_timeout_s, "audit")) as judged:
+            for row in judged:
+                if row.get("error"):
+                    raise InputError(row["error"])
+                for name, values in columns.items():
+                    values.append(row[name])
     return ClipRows(**{name: np.asarray(values) for name, values in columns.items()})
 
 
@@ -217,9 +221,14 @@ class ClipActor:
         store: the storage root.
         names: of the classes, in label order.
         images_per_class: how many of each class are looked at.
+        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
     """
 
-    def __init__(self, settings: AuditConfig, store: Store, names: Sequence[str], images_per_class: int) -> None:
+    def __init__(
+        self, settings: AuditConfig, store: Store, names: Sequence[str], images_per_class: int, pulse: Any
+    ) -> None:
+        self._tell = voice(pulse)
+        self._tell("starting")
         from pipeline.core.clip_judge import ClipJudge
         from pipeline.core.features import check_device
 
@@ -229,6 +238,7 @@ class ClipActor:
             check_device(settings.device, "audit.device")
             directory = local_model_dir(_model(settings), CLIP)
             self._judge = ClipJudge(directory, names, settings.clip_prompt, settings.device)
+            self._tell("ready")
         except InputError as error:
             self._error = str(error)
 
@@ -236,7 +246,10 @@ class ClipActor:
         """The shard's rows: fields of `ClipRows`."""
         if self._judge is None:
             return [{"error": self._error}]
-        return list(self._judged(self._judge, row["shard"]))
+        self._tell("making", says=f"judging {row['shard']}")
+        found = list(self._judged(self._judge, row["shard"]))
+        self._tell("shard")
+        return found
 
     def _judged(self, judge: ClipJudge, shard: str) -> Iterator[dict[str, Any]]:
         pictures = list(first_pictures(self._store, shard, self._images_per_class))
@@ -244,6 +257,7 @@ class ClipActor:
         for start in range(0, len(pictures), size):
             part = pictures[start : start + size]
             said = judge.judge([image for _, _, image in part], [label for label, _, _ in part])
+            self._tell("batch")
             for number, (label, index, _) in enumerate(part):
                 yield {
                     "labels": label,

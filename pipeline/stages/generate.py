@@ -14,7 +14,7 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
-from pipeline.core.image_set import claim_image_set, each_summary, published_shards, read_summaries, set_totals
+from pipeline.core.image_set import claim_image_set, each_summary, published_shards, set_totals
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
@@ -22,9 +22,9 @@ from pipeline.core.shard_range import shard_range
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage
 from pipeline.stages.preflight import check_storage, is_wanted, preflight
-from pipeline.stages.progress import Progress
+from pipeline.stages.progress import Progress, most_common
 from pipeline.stages.prompts import ensure_prompt_table
-from pipeline.stages.pulse import ask, start_pulse
+from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.shard_pool import finished_shards
@@ -58,7 +58,8 @@ def generate(
         WorkError: too many rows failed, or a shard cannot be written; what is published stays.
     """
     recipe = resolve_recipe(config)
-    local_model_dir(config.recipe.model)  # a wrong model is found before anything is written
+    if cluster_address() is None:  # a wrong model is found before anything is written; a cluster's workers fetch it
+        local_model_dir(config.recipe.model)
     check_machine(config.generate)
     whole = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
     wanted = shard_range(shards, len(whole))
@@ -66,16 +67,31 @@ def generate(
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
     done = published_shards(store, recipe.images_dir).intersection(wanted)
-    if retry_failed:
-        summaries = read_summaries(store, recipe.images_dir, sorted(done))
-        done -= {summary.shard for summary in summaries if summary.counts.get(FAILED)}
+    failed: Counter[str] = Counter()
+    if len(done) < len(wanted) or retry_failed:
+        for summary in each_summary(store, recipe.images_dir, sorted(done)):
+            if retry_failed and summary.counts.get(FAILED):
+                done.remove(summary.shard)
+            else:
+                failed.update(summary.reasons)
     missing = [shard for shard in wanted if shard not in done]
+    check_failures(config, recipe, store, failed.total(), len(wanted) * config.generate.shard_size, failed)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
         if missing:
             worker = {"replace": retry_failed, "make_maker": make_maker}
-            made = make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run, worker=worker)
+            made = make_shards(
+                config,
+                recipe,
+                store,
+                parts,
+                missing,
+                done_before=len(done),
+                run=run,
+                worker=worker,
+                failed_before=failed,
+            )
         others = set(whole).difference(published_shards(store, recipe.images_dir))
         if shards is not None and others:
             manifest = {
@@ -104,11 +120,12 @@ def make_shards(
     done_before: int,
     run: RunHandle,
     worker: Mapping[str, Any],
+    failed_before: Mapping[str, int] | None = None,
 ) -> int:
     """Make and publish the given shards; how many images were made here.
 
     Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
-    `worker`: `replace` and `make_maker` of `ShardActor`.
+    `worker`: `replace` and `make_maker` of `ShardActor`. `failed_before`: images that failed before, by reason.
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
@@ -116,10 +133,10 @@ def make_shards(
     """
     settings = config.generate
     total = (done_before + len(shards)) * settings.shard_size
-    failed: Counter[str] = Counter()
+    before = done_before * settings.shard_size
     with (
         ray_session(local_cpus(settings)),
-        Progress(total, done_before * settings.shard_size, settings.num_actors, settings.log_interval_s) as progress,
+        Progress(total, before, settings.num_actors, settings.log_interval_s, failed_before) as progress,
     ):
         made = found = 0
         next_point_s = 0.0
@@ -132,22 +149,30 @@ def make_shards(
                 print(f"preflight: {line}", flush=True)
         with closing(finished_shards(config, recipe, store, parts, shards, pulse, worker)) as summaries:
             for summary, is_new in summaries:
-                failed.update(summary.reasons)
                 found += summary.rows
                 made += summary.rows if is_new else 0
                 if is_new:
                     progress.start_clock(time.time() - summary.started)
-                progress.add(summary.rows, sum(summary.reasons.values()))
-                if time.monotonic() >= next_point_s or found == len(shards) * settings.shard_size:
+                progress.add(summary.rows, summary.reasons)
+                failed = progress.failed.total()
+                is_last = found == len(shards) * settings.shard_size
+                if time.monotonic() >= next_point_s or is_last:
                     # A point for each of 15 shards a second took all of this thread's time (docs/scale.md).
                     next_point_s = time.monotonic() + settings.log_interval_s
-                    points = {"images": done_before * settings.shard_size + found, "failed_images": failed.total()}
+                    work = {} if is_last else work_points(ask(pulse))  # the last words are awaited below
+                    points = {"images": before + found, "failed_images": failed, **work}
                     run.log_metrics(points, done_before + found // settings.shard_size)
-                check_failures(config, recipe, store, failed.total(), total, dict(failed))
+                check_failures(config, recipe, store, failed, total, progress.failed)
         vitals = ask(pulse)
         print(vitals.work_line(), flush=True)
-        run.log_metrics({f"seconds.{kind}": value for kind, value in vitals.seconds.items()}, len(shards))
+        run.log_metrics(work_points(vitals), done_before + len(shards))
     return made
+
+
+def work_points(vitals: Vitals) -> dict[str, float]:
+    """Metrics of a run: `seconds.<part>` of all actors so far, and `failed.<kind of error>` images."""
+    seconds = {f"seconds.{part}": value for part, value in vitals.seconds.items()}
+    return {**seconds, **{f"failed.{kind}": float(count) for kind, count in vitals.failed.items()}}
 
 
 def publish_manifest(config: RunConfig, recipe: Recipe, store: Store, shards: list[int]) -> dict[str, Any]:
@@ -197,7 +222,7 @@ def check_machine(settings: GenerateConfig) -> None:
 
 
 def check_failures(
-    config: RunConfig, recipe: Recipe, store: Store, failed: int, total: int, reasons: dict[str, int]
+    config: RunConfig, recipe: Recipe, store: Store, failed: int, total: int, reasons: Mapping[str, int]
 ) -> None:
     """Raises `WorkError` when more rows failed than the config allows."""
     settings = config.generate
@@ -206,9 +231,8 @@ def check_failures(
         limits["max_failed_rows"] = settings.max_failed_rows
     exceeded = next((name for name, limit in limits.items() if failed > limit), None)
     if exceeded:
-        most = "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons).most_common(3))
         raise WorkError(
             f"{failed} of {total} images of {store.uri(recipe.images_dir)} failed, more than "
-            f"generate.{exceeded}={getattr(settings, exceeded)} allows ({most}); mend the cause and run again with "
-            "--retry-failed"
+            f"generate.{exceeded}={getattr(settings, exceeded)} allows ({most_common(reasons)}); "
+            "mend the cause and run again with --retry-failed"
         )

@@ -11,7 +11,7 @@ from pipeline.core.schema import FAILED
 MAX_REASONS = 20
 """Different reasons that get a label of their own; a monitoring system keeps a series for each one for ever."""
 OTHER = "other"
-STARTING, READY, GONE = "starting", "ready", "gone"
+STARTING, READY, GONE, BROKEN = "starting", "ready", "gone", "broken"
 
 
 class PoolMetrics:

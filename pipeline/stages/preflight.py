@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
 from pipeline.stages.one_worker import ask_one_worker
@@ -57,9 +58,7 @@ def preflight(
         WorkError: the image cannot be made, the storage cannot be written, or no node has what an actor needs.
     """
     try:
-        seconds: dict[str, float] = ask_one_worker(
-            _try_one_image, config.generate, pulse, config, recipe.prompts_dir, recipe.images_dir, store, parts
-        )
+        seconds: dict[str, float] = ask_one_worker(_try_one_image, config.generate, pulse, config, recipe, store, parts)
     except (InputError, WorkError) as error:
         raise type(error)(f"{error} (found by the preflight; no pool was started)") from error
     return seconds
@@ -67,8 +66,7 @@ def preflight(
 
 def _try_one_image(
     config: RunConfig,
-    prompts_dir: str,
-    images_dir: str,
+    recipe: Recipe,
     store: Store,
     parts: Sequence[Mapping[str, Any]],
     on_batch: OnBatch,
@@ -77,12 +75,13 @@ def _try_one_image(
     from pipeline.core.shard_maker import ShardMaker
 
     times = [time.perf_counter()]
-    maker = ShardMaker(config, store, prompts_dir, parts, images_dir, on_batch)
+    check_models(config.recipe, recipe.identity)
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
     times.append(time.perf_counter())
     row = maker.rows(0, [0])[0]
     times.append(time.perf_counter())
     if row["status"] == FAILED:
         raise WorkError(f"the first image cannot be made: {row['reason']}")
-    check_storage(store, images_dir)
+    check_storage(store, recipe.images_dir)
     times.append(time.perf_counter())
     return dict(zip(("load", "image", "write"), (b - a for a, b in pairwise(times)), strict=True))

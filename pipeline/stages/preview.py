@@ -14,6 +14,7 @@ from pipeline.core.errors import WorkError
 from pipeline.core.flatten import flatten, without_credentials
 from pipeline.core.gallery import MAX_SIDE, ClassRow
 from pipeline.core.image_set import IDENTITY, claim_image_set
+from pipeline.core.model_source import check_models
 from pipeline.core.preview import (
     PreviewPage,
     chosen_labels,
@@ -84,6 +85,7 @@ def _draw(
     from pipeline.core.shard_maker import ShardMaker
 
     began = time.perf_counter()
+    check_models(config.recipe, recipe.identity)
     maker = ShardMaker(config, store, recipe.prompts_dir, [], recipe.images_dir, on_batch)
     load_s = time.perf_counter() - began
     size = config.generate.batch_size

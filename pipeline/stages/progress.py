@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 
 from tqdm import tqdm
@@ -17,15 +19,24 @@ class Progress:
         done_before: of these, made by earlier runs.
         num_actors: for the rate of one actor.
         log_interval_s: seconds between lines.
+        failed_before: of those made by earlier runs, images that failed, by reason.
     """
 
-    def __init__(self, total: int, done_before: int, num_actors: int, log_interval_s: float) -> None:
+    def __init__(
+        self,
+        total: int,
+        done_before: int,
+        num_actors: int,
+        log_interval_s: float,
+        failed_before: Mapping[str, int] | None = None,
+    ) -> None:
         self._total = total
         self._done_before = done_before
         self._num_actors = num_actors
         self._log_interval_s = log_interval_s
         self._made = 0
-        self._failed = 0
+        self.failed = Counter(failed_before or {})
+        """Images by reason."""
         self._first_s: float | None = None
         self._said_s = time.monotonic()
         self._bar = tqdm(total=total, initial=done_before, unit="image", disable=not sys.stderr.isatty())
@@ -35,25 +46,26 @@ class Progress:
         if self._first_s is None:
             self._first_s = time.monotonic() - seconds_ago
 
-    def add(self, images: int, failed: int) -> None:
+    def add(self, images: int, failed: Mapping[str, int]) -> None:
         """Count a finished shard."""
         self._made += images
-        self._failed += failed
+        self.failed.update(failed)
         self._bar.update(images)
         if self._bar.disable and time.monotonic() - self._said_s >= self._log_interval_s:
             self._said_s = time.monotonic()
             print(self.line(), flush=True)
 
     def line(self) -> str:
-        """`generate 800/2000 images, 21.3 images/s (10.7 per actor), 56 s left, 0 failed`."""
+        """`generate 800/2000 images, 21.3 images/s (10.7 per actor), 56 s left, 2 failed (2 x ValueError: …)`."""
         done = self._done_before + self._made
         elapsed = time.monotonic() - self._first_s if self._first_s is not None else 0.0
         rate = self._made / elapsed if elapsed > 0 else 0.0
         left = f"{duration((self._total - done) / rate)} left" if rate else "time left unknown"
         per_actor = rate / self._num_actors
+        reasons = f" ({most_common(self.failed)})" if self.failed else ""
         return (
             f"generate {done}/{self._total} images, {rate:.1f} images/s ({per_actor:.1f} per actor), {left}, "
-            f"{self._failed} failed"
+            f"{self.failed.total()} failed{reasons}"
         )
 
     def __enter__(self) -> Progress:
@@ -63,6 +75,11 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+def most_common(reasons: Mapping[str, int]) -> str:
+    """`3 x ValueError: …; 1 x OSError: …`: the three reasons that most images failed for."""
+    return "; ".join(f"{count} x {reason}" for reason, count in Counter(reasons).most_common(3))
 
 
 def duration(seconds: float) -> str:

@@ -7,21 +7,20 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from pipeline.core.stall import StallClock
+from pipeline.core.schema import FAILED
+from pipeline.core.stall import WARN_STARTS, CrashClock, StallClock
 from pipeline.stages.offers import check_offered
 from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
-
-if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
-    from pipeline.core.shard_maker import OnBatch
 
 T = TypeVar("T")
 POLL_S = 2.0
@@ -29,6 +28,8 @@ WARN_AFTER_S = 30.0
 """A stalled job says so within a minute, on a machine too that is busy enough to make polls and answers slow."""
 END_TIMEOUT_S = 10.0
 """For Ray Data to give its actors back."""
+PROGRESS = frozenset({"batch", "encoded", "shard"})
+"""Events that are work done. All others are signs of life too, but not without an end: see `Pulse.beat`."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,24 @@ class Vitals:
     """What the pool has told so far.
 
     Args:
-        quiet_s: seconds since the last word of any actor.
+        quiet_s: seconds since the last sign of life of any actor.
         starting: actors that began to load the model, over the whole run.
         ready: actors that have loaded it, over the whole run.
         images: that went through an engine, those of lost shards included.
         seconds: work of all actors by kind: text_encode, denoise, decode, encode, write.
+        failed: images by the kind of error.
+        starts: of the actor that was started most often since it last finished a shard.
+        last_said: by that actor.
     """
 
-    quiet_s: float
-    starting: int
-    ready: int
-    images: int
-    seconds: dict[str, float]
+    quiet_s: float = float("inf")
+    starting: int = 0
+    ready: int = 0
+    images: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    starts: int = 0
+    last_said: str = ""
 
     def work_line(self) -> str:
         """`seconds: denoise 120.1, decode 20.0, …`: what all actors together spent, the most first."""
@@ -63,6 +70,10 @@ class Pulse:
         self._events: Counter[str] = Counter()
         self._images = 0
         self._seconds: dict[str, float] = {}
+        self._failed: Counter[str] = Counter()
+        self._starts: Counter[str] = Counter()
+        """By actor, since it last finished a shard. One that Ray starts again keeps its id."""
+        self._said: dict[str, str] = {}
         self._metrics = PoolMetrics()
 
     def beat(
@@ -72,30 +83,53 @@ class Pulse:
         seconds: Mapping[str, float] | None = None,
         outcomes: Mapping[str, int] | None = None,
         who: str = "",
+        says: str = "",
     ) -> None:
-        """An actor says that it is `starting`, `ready` or `gone`, or what it has done; see `voice`.
+        """An actor says that it is `starting`, `ready`, `broken` or `gone`, or what it has done; see `voice`.
+
+        A start is a sign of life, but not of an actor that starts again and again: such a pool would never be quiet.
 
         Args:
-            event: those, or that a `batch` or a `shard` is done or images are `encoded`.
+            event: those, that it is `making` a shard, that a `batch` or a `shard` is done or images are `encoded`.
             images: that went through the engine.
             seconds: of work, by part.
             outcomes: finished images by outcome; see `PoolMetrics.add_outcomes`.
             who: the actor's or task's id.
+            says: what it is about to do, or why it ends: for the message if it comes to nothing.
         """
-        self._last_s = time.monotonic()
         self._events[event] += 1
+        if event in ("shard", GONE):
+            self._starts.pop(who, None)
+            self._said.pop(who, None)
+        self._starts.update([who] if event == STARTING else [])
+        if says:
+            self._said[who] = says
+        if event in PROGRESS or self._starts[who] <= WARN_STARTS:
+            self._last_s = time.monotonic()
         self._images += images
         for kind, value in (seconds or {}).items():
             self._seconds[kind] = self._seconds.get(kind, 0.0) + value
         self._metrics.add_seconds(seconds or {})
         self._metrics.add_outcomes(outcomes or {})
+        for outcome, count in (outcomes or {}).items():
+            status, _, kind = outcome.partition(": ")
+            self._failed.update({kind: count} if status == FAILED else {})
         if event in (STARTING, READY, GONE):
             self._metrics.set_state(who, event)
 
     def vitals(self) -> Vitals:
         """The sums so far."""
-        quiet_s = time.monotonic() - self._last_s
-        return Vitals(quiet_s, self._events["starting"], self._events["ready"], self._images, dict(self._seconds))
+        worst, starts = max(self._starts.items(), key=lambda item: item[1], default=("", 0))
+        return Vitals(
+            quiet_s=time.monotonic() - self._last_s,
+            starting=self._events[STARTING],
+            ready=self._events[READY],
+            images=self._images,
+            seconds=dict(self._seconds),
+            failed=dict(self._failed),
+            starts=starts,
+            last_said=self._said.get(worst, STARTING),
+        )
 
 
 def start_pulse() -> Any:
@@ -104,10 +138,16 @@ def start_pulse() -> Any:
     return ray.remote(num_cpus=0, max_restarts=-1)(Pulse).options(scheduling_strategy=here).remote()
 
 
-def voice(pulse: Any) -> OnBatch:
+def voice(pulse: Any) -> Callable[..., Any]:
     """How this actor or task tells a `Pulse` of itself, without waiting for it: its `beat`, signed."""
     context = ray.get_runtime_context()
     return partial(pulse.beat.remote, who=context.get_actor_id() or context.get_task_id())
+
+
+def heard(beat: Any) -> None:
+    """Wait until a word has arrived: a process that dies in the next instant would take it along."""
+    with suppress(ray.exceptions.RayError):  # the driver's node may be away
+        ray.get(beat, timeout=10)
 
 
 class _End:
@@ -117,10 +157,32 @@ class _End:
         self.error = error
 
 
+class _Watch:
+    """Judges what a pool tells; arguments as `watched`."""
+
+    def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str) -> None:
+        self._pulse, self._needs, self._job = pulse, needs, job
+        self._stall = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+        self._crashes = CrashClock()
+
+    def look(self, last_row_s: float) -> None:
+        """Print what is due; `last_row_s` is when a row came, on the monotonic clock. Raises as `watched`."""
+        vitals = ask(self._pulse)
+        if not vitals.starting:
+            check_offered(self._needs)
+        quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
+        crash = self._crashes.look(vitals.starts, vitals.last_said)
+        for line in (crash, self._stall.look(quiet_s, situation(vitals, self._needs))):
+            if line:
+                print(f"{self._job}: {line}", flush=True)
+
+
 def watched(
-    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float
+    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str = "generate"
 ) -> Generator[T, None, None]:
-    """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool shows no sign of life.
+    """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool gets nothing done.
+
+    That is when it shows no sign of life, or when one of its actors dies and is started again without an end.
 
     The iterator itself waits without an end, e.g. for a GPU that no node has, so it runs on a thread of its own.
     Whoever may leave before the last row closes this one (`contextlib.closing`): the exception that makes him leave
@@ -131,10 +193,11 @@ def watched(
         pulse: handle of a `Pulse` actor that the pool talks to.
         needs: resources that one actor of the pool reserves, for the message.
         stall_timeout_s: quiet seconds after which it is given up.
+        job: named in front of what is said.
 
     Raises:
         InputError: no node has what an actor needs, and none will.
-        WorkError: nothing has happened for `stall_timeout_s`.
+        WorkError: nothing has happened for `stall_timeout_s`, or an actor was started too often for nothing.
         Exception: what `rows` raised.
     """
     found: queue.Queue[T | _End] = queue.Queue()
@@ -149,26 +212,24 @@ def watched(
 
     thread = threading.Thread(target=pull, daemon=True)
     thread.start()
-    clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
-    last_row_s = time.monotonic()
+    watch = _Watch(pulse, needs, stall_timeout_s, job)
+    last_row_s = looked_s = time.monotonic()
     try:
         while True:
             try:
                 item = found.get(timeout=POLL_S)
             except queue.Empty:
-                vitals = ask(pulse)
-                if not vitals.starting:
-                    check_offered(needs)
-                quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
-                if line := clock.look(quiet_s, situation(vitals, needs)):
-                    print(f"generate: {line}", flush=True)
-                continue
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            last_row_s = time.monotonic()
-            yield item
+                pass
+            else:
+                if isinstance(item, _End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+                last_row_s = time.monotonic()
+            if time.monotonic() - looked_s >= POLL_S:
+                looked_s = time.monotonic()
+                watch.look(last_row_s)
     finally:
         _end(thread)
 
@@ -190,7 +251,7 @@ def ask(pulse: Any) -> Vitals:
     try:
         vitals: Vitals = ray.get(pulse.vitals.remote(), timeout=10)
     except (ray.exceptions.RayActorError, ray.exceptions.LocalRayletDiedError, ray.exceptions.GetTimeoutError):
-        return Vitals(float("inf"), 0, 0, 0, {})
+        return Vitals()
     return vitals
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import ray
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.image_set import as_begun, read_identity
-from pipeline.core.recipe import resolve_recipe
+from pipeline.core.model_source import check_models
+from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.regeneration import locate
-from pipeline.stages.generate import check_machine
+from pipeline.stages.generate import check_machine, local_cpus
+from pipeline.stages.one_worker import ask_one_worker
 from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.pulse import start_pulse
 from pipeline.stages.runtime import ray_session
+
+if TYPE_CHECKING:  # torch and diffusers, which only the worker needs
+    from pipeline.core.shard_maker import OnBatch
 
 
 def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -31,7 +34,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
 
     Raises:
         InputError: there is no such set or image, or the model or the device is wrong.
-        WorkError: a shard is damaged.
+        WorkError: a shard is damaged, the worker died, or no node has what it needs.
     """
     recipe = resolve_recipe(config)
     check_machine(config.generate)
@@ -39,33 +42,26 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
     config = as_begun(config, identity)
     wanted = locate(image_ids, recipe, store, config.generate.shard_size)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
-    settings = config.generate
-    needed = max(4, os.cpu_count() or 1, int(settings.num_cpus_per_actor + 0.999))
-    with ray_session(num_cpus=needed):
-        remote = ray.remote(num_cpus=settings.num_cpus_per_actor, num_gpus=settings.num_gpus_per_actor, max_retries=0)(
-            compare_on_worker
-        )
-        try:
-            result: list[dict[str, Any]] = ray.get(
-                remote.remote(config, store, recipe.prompts_dir, parts, recipe.images_dir, wanted)
-            )
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-    return result
+    with ray_session(local_cpus(config.generate)):
+        about = (config, store, recipe, parts, wanted)
+        result = ask_one_worker(compare_on_worker, config.generate, start_pulse(), *about)
+    compared: list[dict[str, Any]] = result["images"]
+    return compared
 
 
 def compare_on_worker(
     config: RunConfig,
     store: Store,
-    prompts_dir: str,
+    recipe: Recipe,
     parts: Sequence[Mapping[str, Any]],
-    images_dir: str,
     wanted: Mapping[int, Sequence[int]],
-) -> list[dict[str, Any]]:
-    """The Ray task: load the model once, make the batches, compare."""
+    on_batch: OnBatch,
+) -> dict[str, Any]:
+    """Runs on the worker: load the model once, make the batches, compare."""
     from pipeline.core.regeneration import compare
     from pipeline.core.shard_maker import ShardMaker
 
-    maker = ShardMaker(config, store, prompts_dir, parts, images_dir)
-    found = [compare(maker, store, images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
-    return [comparison.__dict__ for comparisons in found for comparison in comparisons]
+    check_models(config.recipe, recipe.identity)
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
+    found = [compare(maker, store, recipe.images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
+    return {"images": [comparison.__dict__ for comparisons in found for comparison in comparisons]}

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkerBrokenError, one_line
 from pipeline.core.image_set import read_summary, shard_path
-from pipeline.stages.pulse import voice
+from pipeline.core.model_source import check_models
+from pipeline.stages.pool_metrics import BROKEN
+from pipeline.stages.pulse import ask, heard, voice
 
 if TYPE_CHECKING:
     from pipeline.core.shard_maker import ShardMaker
@@ -24,11 +28,15 @@ class ShardActor:
     An error of the start or of publishing is a row too: Ray would restart the actor again and again, and wrap the
     reason in several layers. torch and diffusers are imported here, on the worker, and not on the driver.
 
+    Where others have shown that the job as such is sound, a failing device or start is this process's own trouble: it
+    ends, nothing of its shard is published, and Ray starts it again, maybe elsewhere. `watched` counts how often.
+
     Args:
         make_maker: another maker than `pipeline.core.shard_maker.ShardMaker`, called with the same arguments.
         pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
         replace: make a shard again that is published already. Otherwise it is left alone: a lost actor or another
             driver on the same set may have published it since this driver looked.
+        identity: of the recipe, whose models must be the ones that lie here.
         others: see `pipeline.core.shard_maker.ShardMaker`.
     """
 
@@ -41,18 +49,23 @@ class ShardActor:
         images_dir: str,
         pulse: Any,
         replace: bool,
+        identity: Mapping[str, Any],
         make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
-        self._tell = voice(pulse)
-        self._tell("starting")
+        self._pulse, self._tell = pulse, voice(pulse)
+        heard(self._tell("starting"))
         from pipeline.core.shard_maker import ShardMaker
 
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
+            check_models(config.recipe, identity)
             self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
             self._tell("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
+            vitals = ask(pulse)
+            if vitals.ready or vitals.images:
+                self._end_process(error)
             self._error = error
 
     def __del__(self) -> None:
@@ -66,9 +79,16 @@ class ShardActor:
         if error is None:
             try:
                 made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
-                done = self._maker.make(shard) if made else read_summary(self._store, self._images_dir, shard)
+                if made:
+                    heard(self._tell("making", says=f"making shard {shard}"))
+                    done = self._maker.make(shard)
+                else:
+                    done = read_summary(self._store, self._images_dir, shard)
+                    self._tell("shard")
                 summary = json.dumps(done.__dict__)
             except Exception as caught:  # noqa: BLE001
+                if isinstance(caught, WorkerBrokenError) and ask(self._pulse).images:
+                    self._end_process(caught)
                 error = caught
         message = "" if error is None else describe(error)
         return {
@@ -79,8 +99,14 @@ class ShardActor:
             "is_input": [isinstance(error, InputError)],
         }
 
+    def _end_process(self, error: Exception) -> NoReturn:
+        """End without a goodbye, for Ray to start the actor again; an actor that exits in order stays away."""
+        reason = describe(error)
+        print(f"this worker ends and is started again: {reason}", file=sys.stderr, flush=True)
+        heard(self._tell(BROKEN, says=reason))
+        os._exit(1)
+
 
 def describe(error: Exception) -> str:
     """An error as one line; the kind is named unless it is one of ours, whose messages stand alone."""
-    text = " ".join(str(error).split())
-    return text if type(error).__module__ == InputError.__module__ else f"{type(error).__name__}: {text}"
+    return " ".join(str(error).split()) if type(error).__module__ == InputError.__module__ else one_line(error)

@@ -17,6 +17,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.recipe import Recipe
+from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.pulse import watched
 from pipeline.stages.shard_actor import ShardActor
 
@@ -43,14 +44,11 @@ def finished_shards(
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
-        WorkError: every other reason, or the pool has shown no sign of life for `stall_timeout_s`.
+        WorkError: every other reason, or the pool gets nothing done: see `watched`.
     """
     settings = config.generate
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
-    context.print_on_execution_start = False
-    context.max_errored_blocks = 0
-    context.execution_options.verbose_progress = False
+    leave_words_to_us()
+    ray.data.DataContext.get_current().max_errored_blocks = 0
     results = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map_batches(
         ShardActor,
         batch_size=1,
@@ -70,6 +68,7 @@ def finished_shards(
             "parts": parts,
             "images_dir": recipe.images_dir,
             "pulse": pulse,
+            "identity": recipe.identity,
             **worker,
         },
     )

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
@@ -25,7 +26,9 @@ from pipeline.core.image_set import (
 )
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.verification import check_shard
+from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.generate import generate
+from pipeline.stages.pulse import start_pulse, voice, watched
 from pipeline.stages.runtime import ray_session
 
 SHARDS_PER_TASK = 4
@@ -60,7 +63,8 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     expected = range(manifest["shards"] if manifest else max(published, default=-1) + 1)
     missing = [shard for shard in expected if shard not in published]
     bad: dict[int, list[str]] = {}
-    for shard, faults in shard_faults(recipe, store, sorted(published), shard_size):
+    stall_timeout_s = config.generate.stall_timeout_s
+    for shard, faults in shard_faults(recipe, store, sorted(published), shard_size, stall_timeout_s):
         if faults:
             bad[shard] = faults
             for fault in faults:
@@ -87,23 +91,30 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     }
 
 
-def shard_faults(recipe: Recipe, store: Store, shards: list[int], shard_size: int) -> Iterator[tuple[int, list[str]]]:
-    """(shard, its faults) of every shard, as tasks of Ray Data finish. One file at a time is in a worker's memory."""
+def shard_faults(
+    recipe: Recipe, store: Store, shards: list[int], shard_size: int, stall_timeout_s: float
+) -> Iterator[tuple[int, list[str]]]:
+    """(shard, its faults) of every shard, as tasks of Ray Data finish. One file at a time is in a worker's memory.
 
-    def check(row: dict[str, Any]) -> dict[str, Any]:
-        shard = int(row["shard"])
-        return {"shard": shard, "faults": json.dumps(check_shard(store, recipe, shard, shard_size))}
-
+    Raises `WorkError` when no shard was checked for `stall_timeout_s`, e.g. since all CPUs belong to other jobs.
+    """
     if not shards:
         return
     with ray_session():
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
+        pulse = start_pulse()
+
+        def check(row: dict[str, Any]) -> dict[str, Any]:
+            shard = int(row["shard"])
+            faults = check_shard(store, recipe, shard, shard_size)
+            voice(pulse)("shard")
+            return {"shard": shard, "faults": json.dumps(faults)}
+
+        leave_words_to_us()
         blocks = max(1, len(shards) // SHARDS_PER_TASK)
         rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks).map(check)
-        for row in rows.iter_rows():
-            yield row["shard"], json.loads(row["faults"])
+        with closing(watched(rows.iter_rows(), pulse, {"CPU": 1}, stall_timeout_s, "verify")) as checked:
+            for row in checked:
+                yield row["shard"], json.loads(row["faults"])
 
 
 def strangers(store: Store, images_dir: str) -> list[str]:

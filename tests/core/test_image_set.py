@@ -1,3 +1,5 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,30 @@ def test_a_set_keeps_the_shapes_it_was_begun_with(store: Store, config: RunConfi
     other = config.model_copy(update={"generate": GenerateConfig(shard_size=50)})
     with pytest.raises(InputError, match=r"shard_size 25, .* 50; give --set generate.shard_size=25"):
         claim_image_set(other, recipe, store)
+
+
+def test_of_two_that_begin_a_set_at_once_with_other_shapes_one_is_refused(
+    store: Store, config: RunConfig, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+):
+    """Both have looked, and seen no set, before either writes."""
+    both_looked, exists, looked = threading.Barrier(2), Store.exists, threading.local()
+
+    def slow(store: Store, path: str) -> bool:
+        found = exists(store, path)
+        if path.endswith(IDENTITY) and not hasattr(looked, "once"):
+            looked.once = True
+            both_looked.wait(10)
+        return found
+
+    monkeypatch.setattr(Store, "exists", slow)
+    configs = [config.model_copy(update={"generate": GenerateConfig(shard_size=size)}) for size in (25, 50)]
+    with ThreadPoolExecutor(2) as pool:
+        errors = [claim.exception() for claim in [pool.submit(claim_image_set, c, recipe, store) for c in configs]]
+    monkeypatch.undo()
+    begun = read_identity(store, recipe.images_dir)["shard_size"]
+    refused = [config.generate.shard_size for config, error in zip(configs, errors, strict=True) if error]
+    assert [begun, *refused] in ([25, 50], [50, 25])
+    assert any("was begun with shard_size" in str(error) for error in errors)
 
 
 def test_a_set_keeps_the_engine_options_it_was_begun_with(store: Store, config: RunConfig, recipe: Recipe):

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.config import ModelConfig
+from pipeline.core.config import ModelConfig, RecipeConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.model_source import CHECKER, local_model_dir, model_fingerprint
+from pipeline.core.model_source import CHECKER, check_models, local_model_dir, model_fingerprint
 from tests.tiny_models import build_tiny_checker
 
 COMMIT = "133a221b8aa7292a167afc5127cb63fb5005638b"
@@ -82,3 +82,24 @@ def test_a_safety_model_is_a_folder_of_its_own_layout(tiny_model: Path, tmp_path
 def test_a_safety_model_that_is_nowhere_is_an_input_error_of_its_own_key(id: str, says: str):
     with pytest.raises(InputError, match=rf"recipe.safety_model.*{says}"):
         model_fingerprint(ModelConfig(id=id), CHECKER)
+
+
+def test_a_machine_with_other_weights_is_told_from_one_with_the_same(tiny_model: Path, tmp_path: Path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    identity = {"model": model_fingerprint(ModelConfig(id=str(tiny_model)))}
+    here = RecipeConfig(model=ModelConfig(id=str(copy)))
+    check_models(here, identity)
+    other = shutil.copytree(copy, tmp_path / "other")
+    with open(other / "unet" / "diffusion_pytorch_model.safetensors", "ab") as changed:
+        changed.write(b" ")
+    with pytest.raises(InputError, match=r"recipe.model.id: .* on node .* has other files"):
+        check_models(RecipeConfig(model=ModelConfig(id=str(other))), identity)
+
+
+def test_a_checker_is_compared_too(tiny_model: Path, tmp_path: Path):
+    checkers = [ModelConfig(id=str(build_tiny_checker(tmp_path / str(n), threshold=-n))) for n in (0, 1)]
+    model = ModelConfig(id=str(tiny_model))
+    identity = {"model": model_fingerprint(model), "safety_model": model_fingerprint(checkers[0], CHECKER)}
+    check_models(RecipeConfig(model=model, safety_model=checkers[0]), identity)
+    with pytest.raises(InputError, match="recipe.safety_model.id: .* has other files"):
+        check_models(RecipeConfig(model=model, safety_model=checkers[1]), identity)

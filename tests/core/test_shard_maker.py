@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import GenerateConfig, ModelConfig, RecipeConfig, RunConfig
 from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
+from pipeline.core.errors import WorkerBrokenError
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import IMAGE_SCHEMA
@@ -186,3 +188,53 @@ def test_a_safety_model_scores_images_and_keeps_them(maker: ShardMaker, store: S
     assert all(0 < row["nsfw_score"] <= 2.011 for row in rows) and {row["nsfw_score"] for row in plain} == {None}
     assert [row["sha256"] for row in rows] == [row["sha256"] for row in plain]
     assert sum("safety" in seconds for seconds in told) == 3  # once per batch
+
+
+GPU_LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("out of memory"), torch.AcceleratorError("CUDA error: unknown"), GPU_LOST]
+)
+def test_a_failing_device_burns_no_rows(
+    maker: ShardMaker, store: Store, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def fails(engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]) -> None:
+        raise error
+
+    monkeypatch.setattr(DiffusionEngine, "generate", fails)
+    with pytest.raises(WorkerBrokenError, match=r"device of this worker failed \(.*; look at that GPU"):
+        maker.make(0)
+    assert not store.exists(shard_path("images/x", 0))
+
+
+def test_a_row_that_upsets_the_device_alone_is_a_failed_row_and_seconds_count_once(
+    maker: ShardMaker, monkeypatch: pytest.MonkeyPatch
+):
+    """12 rows in batches of 5, 5 and 2; each call takes a second; the first batch is made again row by row."""
+    bad, told = maker.prompt_rows(0)[2]["seed"], []
+
+    def calls(
+        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
+    ) -> list[GeneratedImage]:
+        if bad in seeds:
+            raise GPU_LOST
+        engine.seconds = {"denoise": 1.0}
+        return [GeneratedImage(PIXELS, is_nsfw=False)] * len(prompts)
+
+    monkeypatch.setattr(DiffusionEngine, "generate", calls)
+    monkeypatch.setattr(maker, "_on_batch", lambda event, images=0, seconds=None, outcomes=None: told.append(seconds))
+    assert maker.make(0).counts == {"ok": 11, "failed": 1}
+    assert [seconds["denoise"] for seconds in told if "denoise" in seconds] == [4.0, 1.0, 1.0]
+
+
+def test_a_picture_that_cannot_be_encoded_is_a_failed_row(maker: ShardMaker, monkeypatch: pytest.MonkeyPatch):
+    odd = np.zeros((16, 16), np.uint8)[:, :0]
+
+    def calls(
+        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
+    ) -> list[GeneratedImage]:
+        return [GeneratedImage(odd if i == 1 else PIXELS, is_nsfw=False) for i in range(len(prompts))]
+
+    monkeypatch.setattr(DiffusionEngine, "generate", calls)
+    assert maker.make(0).counts == {"ok": 9, "failed": 3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.core.errors import WorkError
-from pipeline.core.stall import StallClock
+from pipeline.core.stall import CrashClock, StallClock
 
 
 def test_it_speaks_once_for_each_span_of_silence() -> None:
@@ -25,3 +25,15 @@ def test_it_gives_up_with_the_reason_and_the_mend() -> None:
     clock = StallClock(10, 100)
     with pytest.raises(WorkError, match=r"for 100 s: no GPU; .* run the same command again, .*stall_timeout_s"):
         clock.look(100, "no GPU")
+
+
+def test_starts_in_a_row_are_told_now_and_then_and_end_the_job() -> None:
+    clock = CrashClock(2, 5)
+    assert [clock.look(starts, "x") is not None for starts in (0, 1, 2, 3, 4)] == [False, False, True, False, True]
+    with pytest.raises(WorkError, match="started 5 times .* last said: making shard 7; .* run the same command again"):
+        clock.look(5, "making shard 7")
+
+
+def test_a_finished_shard_begins_the_count_of_starts_anew() -> None:
+    clock = CrashClock(2, 5)
+    assert clock.look(3, "x") and clock.look(0, "x") is None and clock.look(2, "x")

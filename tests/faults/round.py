@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pipeline.core.config import GenerateConfig
 from tests.faults.lab import Event, Job, Lab
 from tests.faults.set_check import check_set
 
@@ -65,6 +64,7 @@ class Scene:
         lab: the cluster and its store.
         root: of the set.
         shards: of the set.
+        in_flight: shards that an actor works on at once.
         job: the command that is running now.
         strikes: so far.
         repairs: shards that a repair made again.
@@ -75,6 +75,7 @@ class Scene:
     root: str
     shards: int
     began_s: float
+    in_flight: int
     job: Job | None = None
     strikes: list[Strike] = field(default_factory=list)
     repairs: int = 0
@@ -83,7 +84,8 @@ class Scene:
     def start(self) -> None:
         """The command; in a fifth of the cases a worker tries one image first."""
         preflight = self.lab.random.choice(("never", "never", "never", "never", "always"))
-        self.job = self.lab.start(self.root, self.shards, **{"generate.preflight": preflight})
+        changes = {"generate.preflight": preflight, "generate.shards_in_flight": self.in_flight}
+        self.job = self.lab.start(self.root, self.shards, **changes)
 
     @property
     def running(self) -> Job:
@@ -125,7 +127,7 @@ def play(lab: Lab, fault: Fault, strikes: int, shards: int) -> list[Strike]:
     Raises:
         AssertionError: the set is not what it must be, or more was made again than what was being made.
     """
-    scene = Scene(lab, lab.new_root(in_store=fault.in_store), shards, time.time())
+    scene = Scene(lab, lab.new_root(in_store=fault.in_store), shards, time.time(), lab.random.choice((1, 2)))
     with scene.stack:
         fault.prepare(scene)
         scene.start()
@@ -139,20 +141,21 @@ def play(lab: Lab, fault: Fault, strikes: int, shards: int) -> list[Strike]:
         assert "; 0 made now" in again.text, again.text
         check_set(*lab.files(scene.root), lab.undisturbed, shards)
     events = scene.events()
-    judged = [judge(strike, events) for strike in scene.strikes]
+    judged = [judge(strike, events, scene.in_flight) for strike in scene.strikes]
     failed = sum(event.what == "fail" for event in events)  # told to the driver by a living worker
     made_twice = len(scene.begun()) - shards - sum(strike.again for strike in judged) - failed - scene.repairs
     assert made_twice == 0 or fault.may_repeat, (made_twice, scene.strikes, events)
     lost = sum(strike.lost for strike in judged)
     print(
-        f"{fault.kind}: {len(judged)} strikes, {lost} shards lost, {made_twice} made twice, the set is right",
+        f"{fault.kind}: {len(judged)} strikes, {scene.in_flight} shards in flight, {lost} shards lost, "
+        f"{made_twice} made twice, the set is right",
         flush=True,
     )
     return judged
 
 
-def judge(strike: Strike, events: list[Event]) -> Strike:
-    """Count what a strike cost."""
+def judge(strike: Strike, events: list[Event], in_flight: int) -> Strike:
+    """Count what a strike cost: at most the shards that the hit processes worked on."""
     ended = {(event.pid, event.shard) for event in events if event.what in ("end", "fail")}
     lost = {
         event.shard
@@ -162,7 +165,7 @@ def judge(strike: Strike, events: list[Event]) -> Strike:
         and event.at_s <= strike.at_s + 1
         and (event.pid, event.shard) not in ended
     }
-    assert len(lost) <= len(strike.pids) * GenerateConfig().shards_in_flight, (strike, lost)
+    assert len(lost) <= len(strike.pids) * in_flight, (strike, lost)
     others = [event for event in events if event.pid not in strike.pids and event.at_s > strike.at_s]
     again = {event.shard for event in others if event.what == "begin"} & lost
     ends = {shard: min(e.at_s for e in others if e.what == "end" and e.shard == shard) for shard in again}

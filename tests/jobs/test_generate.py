@@ -1,6 +1,12 @@
+import json
+import shutil
 from pathlib import Path
 
+import pytest
+
+from pipeline.stages import generate as stage
 from tests.conftest import Cli
+from tests.tiny_sets import options
 
 
 def test_the_command_makes_a_set_and_says_what_it_did(tiny_model: Path, tmp_root: str, cli: Cli):
@@ -12,3 +18,24 @@ def test_the_command_makes_a_set_and_says_what_it_did(tiny_model: Path, tmp_root
     assert f"100 images in {tmp_root}/images/" in done.stdout and summary["set_sha256"] in done.stdout
     assert (Path(tmp_root) / summary["images_dir"] / "manifest.json").exists()
     assert summary["mlflow_run_id"] and (Path(tmp_root) / "mlflow.db").exists()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_job_that_was_stopped_by_its_failures_stops_at_once_when_resumed(
+    tiny_model: Path, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure is real: this scheduler refuses more steps than it was trained with, once it is called."""
+    model = shutil.copytree(tiny_model, tmp_path / "flaky")
+    settings = model / "scheduler" / "scheduler_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "num_train_timesteps": 1}))
+    changes = {
+        "recipe.scheduler": "DDIMScheduler",
+        "recipe.num_inference_steps": 2,
+        "generate.max_failed_fraction": 1,
+    }
+    words = [*options(model, tmp_path / "runs", changes), "--max-failed-rows", "3"]
+    code, _, err = run("generate", *words)
+    assert code == 1 and "10 of 40 images" in err and "max_failed_rows=3 allows (10 x ValueError" in err
+    monkeypatch.setattr(stage, "make_shards", lambda *_, **__: pytest.fail("it draws"))
+    code, _, err = run("generate", *words)
+    assert code == 1 and "max_failed_rows=3 allows (" in err and "0 x ValueError" in err

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
@@ -74,3 +75,19 @@ def test_a_manifest_that_is_wrong_is_found(root: Path, config: RunConfig, call) 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path, call) -> None:
     code, _, err = call(tmp_path / "runs")
     assert code == 2 and "is not there; run `python -m jobs.generate`" in err
+
+
+def test_no_room_for_its_tasks_is_an_error_and_no_endless_wait(
+    root: Path, tiny_model: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job holds every CPU, as one may on a cluster."""
+    monkeypatch.setattr("pipeline.stages.pulse.POLL_S", 0.5)
+    monkeypatch.setattr("pipeline.stages.pulse.WARN_AFTER_S", 2.0)
+    holder = ray.remote(num_cpus=4)(type("Holder", (), {"is_there": lambda self: True})).remote()
+    try:
+        assert ray.get(holder.is_there.remote())
+        code, out, err = run("verify", *options(tiny_model, root, {"generate.stall_timeout_s": 5}))
+    finally:
+        ray.kill(holder)
+    assert code == 1 and "verify: nothing has happened for" in out
+    assert "error: nothing has happened for" in err and "no actor could start; each needs 1 CPU" in err

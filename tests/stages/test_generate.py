@@ -9,13 +9,14 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.image_set import read_summaries, read_summary, set_totals, shard_path
+from pipeline.core.image_set import published_shards, read_summaries, read_summary, set_totals, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
-from pipeline.stages.bench_null import NullMakers
+from pipeline.core.tracking_uri import tracking_uri
+from pipeline.stages.bench_null import NullMakers, NullShardMaker
 from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
-from pipeline.stages.run_handle import RunHandle
+from pipeline.stages.run_handle import RunHandle, mlflow_client
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -172,3 +173,52 @@ def test_curves_get_a_point_now_and_then_and_a_last_one(tiny_model: Path, tmp_ro
     assert make_shards(config, recipe, store, parts, [0, 1, 2, 3], done_before=0, run=run, worker=worker) == 40
     images = [(step, metrics["images"]) for step, metrics in run.points if "images" in metrics]
     assert images == [(1, 10), (4, 40)]
+
+
+def test_a_worker_with_other_weights_than_the_driver_refuses(tiny_model: Path, tmp_root: str, tmp_path: Path) -> None:
+    """The files change after the driver has hashed them; on another node they would simply be others."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    config, store = config_of(model), Store.open(tmp_root)
+    recipe = resolve_recipe(config)
+    with open(model / "unet" / "diffusion_pytorch_model.safetensors", "ab") as weights:
+        weights.write(b" ")
+    with pytest.raises(InputError, match="has other files than where the job was started"):
+        generate(config, store, make_maker=NullMakers(3_000))
+    assert not published_shards(store, recipe.images_dir)
+
+
+def test_on_a_cluster_the_driver_fetches_no_weights(
+    tiny_model: Path, tmp_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    recipe = {"model": {"id": "nobody/nothing", "revision": "a" * 40}}
+    settings = {"shard_size": 10, "num_actors": 1, "preflight": "never"}
+    config = config_of(tiny_model, recipe=recipe, generate=settings)
+    assert generate(config, Store.open(tmp_root), make_maker=NullMakers(3_000))["ok"] == 40
+
+
+class TellingMakers:
+    """Makers of ready images that tell of a second of work and of two failed images with each shard."""
+
+    def __call__(self, *arguments: Any) -> Any:
+        maker = TellingShardMaker(*arguments)
+        maker.settings = NullMakers(3_000)
+        return maker
+
+
+class TellingShardMaker(NullShardMaker):
+    def make(self, shard: int) -> Any:
+        self._on_batch("encoded", 0, {"denoise": 1.0}, {"ok": 8, "failed: OSError": 2})
+        return super().make(shard)
+
+
+def test_work_and_failures_are_curves_in_mlflow_while_the_job_runs(tiny_model: Path, tmp_root: str) -> None:
+    """So that a killed job's run has them too."""
+    settings = {"shard_size": 10, "num_actors": 1, "log_interval_s": 0.001}
+    config = config_of(tiny_model, generate=settings, tracking={})
+    store = Store.open(tmp_root)
+    run_id = generate(config, store, make_maker=TellingMakers())["mlflow_run_id"]
+    client = mlflow_client(tracking_uri(config.tracking, store))
+    for name, last in (("seconds.denoise", 4.0), ("failed.OSError", 8.0)):
+        points = {point.step: point.value for point in client.get_metric_history(run_id, name)}
+        assert sorted(points) == [1, 2, 3, 4] and points[4] == last

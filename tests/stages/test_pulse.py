@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from pipeline.core.errors import WorkError
+from pipeline.core.stall import WARN_STARTS
 from pipeline.stages import pulse as module
 from pipeline.stages.generate import generate
 from pipeline.stages.pulse import ask, start_pulse, watched
@@ -27,6 +28,25 @@ def test_beats_add_up() -> None:
     vitals = ask(pulse)
     assert (vitals.starting, vitals.ready, vitals.images) == (1, 1, 10)
     assert vitals.seconds == {"denoise": 0.75} and 0 <= vitals.quiet_s < 30
+
+
+def test_an_actor_that_starts_again_and_again_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand actors that start once are; and so is one that finishes a shard between its starts."""
+    pulse = module.Pulse()
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    for number in range(1000):
+        now += 1
+        pulse.beat("starting", who=str(number))
+    assert (pulse.vitals().quiet_s, pulse.vitals().starts) == (0, 1)
+    for _ in range(WARN_STARTS + 1):
+        now += 100
+        pulse.beat("starting", who="7")
+        pulse.beat("making", who="7", says="making shard 3")
+    vitals = pulse.vitals()
+    assert (vitals.quiet_s, vitals.starts, vitals.last_said) == (200, WARN_STARTS + 2, "making shard 3")
+    pulse.beat("shard", who="7")
+    assert (pulse.vitals().quiet_s, pulse.vitals().starts) == (0, 1)
 
 
 def test_rows_and_errors_come_through() -> None:

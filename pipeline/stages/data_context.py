@@ -1,0 +1,18 @@
+"""Ray Data's settings of this process, for jobs that watch and tell of their work themselves."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
+
+import ray.data
+
+
+def leave_words_to_us() -> None:
+    """No lines of Ray's own, and no end since one row takes long: `pipeline.stages.pulse.watched` does both."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
+    context.print_on_execution_start = False
+    context.execution_options.verbose_progress = False
+    context.execution_no_progress_timeout_s = -1  # it counts rows, and a shard may take longer than its half hour
