@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -37,6 +37,7 @@ def generate(
     *,
     retry_failed: bool = False,
     shards: str | None = None,
+    remake: Collection[int] = (),
     make_maker: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Make the images of a recipe that are not there yet.
@@ -47,6 +48,7 @@ def generate(
         retry_failed: make the shards again that hold failed rows.
         shards: `FIRST:STOP`, the part of the set that is made here; other jobs make the rest, at any time. Whoever
             makes the last part writes the manifest.
+        remake: shards that are made again although they are published; each old file stays until its new one is there.
         make_maker: see `pipeline.stages.shard_actor.ShardActor`.
 
     Returns:
@@ -69,12 +71,13 @@ def generate(
     if retry_failed:
         summaries = read_summaries(store, recipe.images_dir, sorted(done))
         done -= {summary.shard for summary in summaries if summary.counts.get(FAILED)}
+    done.difference_update(remake)
     missing = [shard for shard in wanted if shard not in done]
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
         if missing:
-            worker = {"replace": retry_failed, "make_maker": make_maker}
+            worker = {"replace": retry_failed or bool(remake), "make_maker": make_maker}
             made = make_shards(config, recipe, store, parts, missing, done_before=len(done), run=run, worker=worker)
         others = set(whole).difference(published_shards(store, recipe.images_dir))
         if shards is not None and others:
