@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import WorkError
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import CHECKER, local_model_dir
@@ -87,6 +88,7 @@ class ShardMaker:
         self._prompts_dir = prompts_dir
         self._parts = parts
         self._images_dir = images_dir
+        self.shard_size = config.generate.shard_size
         self.engine = self._open_engine()
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
@@ -117,7 +119,7 @@ class ShardMaker:
         """Make a shard and publish it under its fixed name. Raises `WorkError` when it cannot be written."""
         started = time.time()
         rows = list(self.rows(shard).values())
-        summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
+        summary = summarize(shard, shard * self.shard_size, rows, started, self.environment)
         began = time.perf_counter()
         data = shard_bytes(rows, summary)
         self._store.write_bytes(shard_path(self._images_dir, shard), data)
@@ -149,7 +151,7 @@ class ShardMaker:
 
     def prompt_rows(self, shard: int) -> list[Row]:
         """The prompt table's rows of a shard."""
-        size = self._config.generate.shard_size
+        size = self.shard_size
         first = shard * size
         part = next(part for part in self._parts if part["row_start"] <= first < part["row_stop"])
         name = f"{self._prompts_dir}/{part['name']}"
@@ -165,10 +167,22 @@ class ShardMaker:
         return rows
 
     def _images(self, batch: Sequence[Row]) -> Iterator[GeneratedImage | Exception]:
-        """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other."""
+        """An image or the error of each row. A failed batch is tried again row by row: one bad row spoils no other.
+
+        Raises:
+            WorkError: the GPU's memory ran out; every batch has the same shape, so no row would be made.
+        """
+        import torch
+
         try:
             columns = [[row[name] for row in batch] for name in ("prompt", "seed", "guidance_scale")]
             yield from self.engine.generate(*columns)
+        except torch.OutOfMemoryError as error:
+            reason = " ".join(str(error).split())[:MAX_REASON_LENGTH]
+            raise WorkError(
+                f"generate.batch_size={self._config.generate.batch_size} does not fit the GPU's memory ({reason}); "
+                "give a GPU with more, or another --root and a smaller batch_size: a set keeps the one it has"
+            ) from error
         except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
             if len(batch) == 1:
                 yield error
@@ -231,6 +245,9 @@ def summarize(
         started=started,
         finished=time.time(),
         environment=environment or {},
+        engine_s=sum(row["seconds"] for row in rows),
+        stored_bytes=sum(len(row["image"]["bytes"]) for row in rows if row.get("image")),
+        truncated=sum(row["truncated"] for row in rows),
     )
 
 
