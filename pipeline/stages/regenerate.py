@@ -11,7 +11,7 @@ import ray
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.image_set import as_begun, read_identity
-from pipeline.core.recipe import resolve_recipe
+from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.regeneration import locate
 from pipeline.stages.generate import check_machine
 from pipeline.stages.prompts import ensure_prompt_table
@@ -27,7 +27,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
         image_ids: of the images.
 
     Returns:
-        The fields of `pipeline.core.regeneration.Comparison` for each image, by shard.
+        The fields of `pipeline.core.regeneration.Comparison` for each image, by shard, with `is_unexplained`.
 
     Raises:
         InputError: there is no such set or image, or the model or the device is wrong.
@@ -46,9 +46,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
             compare_on_worker
         )
         try:
-            result: list[dict[str, Any]] = ray.get(
-                remote.remote(config, store, recipe.prompts_dir, parts, recipe.images_dir, wanted)
-            )
+            result: list[dict[str, Any]] = ray.get(remote.remote(config, store, recipe, parts, wanted))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
     return result
@@ -57,15 +55,14 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
 def compare_on_worker(
     config: RunConfig,
     store: Store,
-    prompts_dir: str,
+    recipe: Recipe,
     parts: Sequence[Mapping[str, Any]],
-    images_dir: str,
     wanted: Mapping[int, Sequence[int]],
 ) -> list[dict[str, Any]]:
     """The Ray task: load the model once, make the batches, compare."""
     from pipeline.core.regeneration import compare
     from pipeline.core.shard_maker import ShardMaker
 
-    maker = ShardMaker(config, store, prompts_dir, parts, images_dir)
-    found = [compare(maker, store, images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
-    return [comparison.__dict__ for comparisons in found for comparison in comparisons]
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
+    found = [compare(maker, store, recipe, shard, numbers) for shard, numbers in sorted(wanted.items())]
+    return [{**each.__dict__, "is_unexplained": each.is_unexplained} for comparisons in found for each in comparisons]
