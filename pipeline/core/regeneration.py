@@ -107,13 +107,16 @@ def _comparison(
     assert stored["image_id"] == again["image_id"], (stored["image_id"], again["image_id"])
     first, second = _pixels(stored), _pixels(again)
     is_status_equal = stored["status"] == again["status"]
-    are_comparable = first is not None and second is not None and first.shape == second.shape
+    psnr, has_equal_pixels = None, False
+    if first is not None and second is not None and first.shape == second.shape:
+        psnr = psnr_db(first, second)
+        has_equal_pixels = is_status_equal and np.array_equal(first, second)
     return Comparison(
         image_id=stored["image_id"],
         shard=shard,
         is_equal=is_status_equal and stored["sha256"] is not None and stored["sha256"] == again.get("sha256"),
-        has_equal_pixels=is_status_equal and are_comparable and np.array_equal(first, second),
-        psnr_db=psnr_db(first, second) if are_comparable else None,
+        has_equal_pixels=has_equal_pixels,
+        psnr_db=psnr,
         stored_status=stored["status"],
         status=again["status"],
         differs=differs,
