@@ -108,21 +108,35 @@ def scale(
 @main.command()
 @click.option("--shape", type=click.Choice(["sd14", "tiny"]), default="sd14", show_default=True, help="Architecture.")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where.")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16", show_default=True)
+@click.option(
+    "--dtype",
+    "dtypes",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    multiple=True,
+    default=["bfloat16"],
+    show_default=True,
+    help="Of weights and activations; repeatable.",
+)
 @click.option("--num-inference-steps", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="To compare options at.")
 @click.option(
-    "--try-batch-size", type=click.IntRange(min=1), multiple=True, help="With the fastest options; repeatable."
+    "--try-batch-size",
+    "batch_sizes",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=[4, 8, 32, 64],
+    show_default=True,
+    help="With the fastest options; repeatable.",
 )
 @click.option("--option", "options", multiple=True, help="Engine options to measure; repeatable. Default: all.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Timed calls of each.")
 def gpu(
     shape: str,
     device: str,
-    dtype: str,
+    dtypes: tuple[str, ...],
     num_inference_steps: int,
     batch_size: int,
-    try_batch_size: tuple[int, ...],
+    batch_sizes: tuple[int, ...],
     options: tuple[str, ...],
     repeats: int,
 ) -> None:
@@ -133,7 +147,7 @@ def gpu(
     if unknown:
         raise InputError(f"--option {unknown[0]!r} is unknown; give one of: {'; '.join(ONE_AT_A_TIME)}")
     names = options or tuple(ONE_AT_A_TIME)
-    plan = Plan(shape, device, dtype, num_inference_steps, batch_size, try_batch_size, names, repeats)
+    plan = Plan(shape, device, dtypes, num_inference_steps, batch_size, batch_sizes, names, repeats)
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
         for record in bench_gpu(plan, Path(directory)):
             _line({"bench": "gpu", **record})

@@ -25,7 +25,7 @@ def main(
     job: JobContext, cluster: str | None, clusters_file: Path | None, spot: bool, images_per_s: float | None
 ) -> None:
     """Say what making the images of a preset takes and, when shards are there, what they took. Writes nothing."""
-    from pipeline.core.image_set import published_shards, read_summaries
+    from pipeline.core.image_set import each_summary, published_shards
     from pipeline.core.recipe import resolve_recipe
     from pipeline.core.run_plan import Market, cut_prompts, load_clusters, plan_run, what_happened
 
@@ -34,8 +34,8 @@ def main(
     market: Market = "spot" if spot else "on_demand"
     name = cluster or ("h200x8" if job.config.generate.device == "cuda" else "local")
     published = sorted(published_shards(job.store, recipe.images_dir))
-    summaries = read_summaries(job.store, recipe.images_dir, published)
-    actual = what_happened(job.config, table, name, market, summaries) if summaries else None
+    summaries = each_summary(job.store, recipe.images_dir, published)
+    actual = what_happened(job.config, table, name, market, summaries) if published else None
     plan = plan_run(job.config, recipe, table, name, market, images_per_s, actual)
     plan |= cut_prompts(recipe, plan["images"])
     job.finish("\n".join(lines(plan, actual)), {"plan": plan, "actual": actual})
@@ -58,6 +58,8 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
             f"there already  {actual['images']:,} images, {actual['gpu_hours']:,.2f} GPU hours at "
             f"{actual['images_per_s_per_gpu']:.3g} images/s per GPU, ${actual['usd']:,.2f}"
         )
+        if actual["stored_gb"] is not None:
+            text.append(f"               {actual['stored_gb']:,.3g} GB, {actual['prompts_cut']:,} prompts cut")
     return text
 
 

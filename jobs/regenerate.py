@@ -15,13 +15,13 @@ from pipeline.cli import JobContext, job_options, run_job
 def main(job: JobContext, image_ids: tuple[int, ...]) -> None:
     """Make chosen images again, in the batches they were made in, and compare them with the stored ones.
 
-    Exit code 1 when an image is another one although device, threads and library versions are the same.
+    Exit code 1 when an image has other pixels although device, threads and library versions are the same.
     """
     from pipeline.core.errors import WorkError
     from pipeline.stages.regenerate import regenerate
 
     found = regenerate(job.config, job.store, list(dict.fromkeys(image_ids)))
-    unexplained = [each for each in found if not each["is_equal"] and not each["differs"]]
+    unexplained = [each for each in found if each["is_unexplained"]]
     if unexplained:
         for each in unexplained:
             click.echo(describe(each), err=True)
@@ -37,10 +37,19 @@ def describe(comparison: dict[str, Any]) -> str:
     head = f"image {comparison['image_id']} in shard {comparison['shard']}: "
     if comparison["is_equal"]:
         return head + "bit-equal"
-    psnr = "no picture to compare" if comparison["psnr_db"] is None else f"PSNR {comparison['psnr_db']:.1f} dB"
-    now = f"{comparison['stored_status']} then, {comparison['status']} now"
+    if comparison["stored_status"] == comparison["status"] == "failed":
+        return head + "failed both times"
     changes = "; ".join(f"{name}: {then} then, {now} now" for name, (then, now) in comparison["differs"].items())
-    return f"{head}{psnr} ({now}); {changes or 'the environment is the same'}"
+    environment = changes or "the environment is the same"
+    if comparison["has_equal_pixels"]:
+        return f"{head}the same pixels in other bytes of the file; {environment}"
+    psnr = (
+        "no two pictures of one size to compare"
+        if comparison["psnr_db"] is None
+        else f"PSNR {comparison['psnr_db']:.1f} dB"
+    )
+    now = f"{comparison['stored_status']} then, {comparison['status']} now"
+    return f"{head}{psnr} ({now}); {environment}"
 
 
 if __name__ == "__main__":

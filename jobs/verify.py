@@ -8,7 +8,7 @@ from pipeline.cli import JobContext, job_options, run_job
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Remove bad shards and make them, and the missing ones, again.")
+@click.option("--repair", is_flag=True, help="Make bad and missing shards again.")
 @job_options
 def main(job: JobContext, repair: bool) -> None:
     """Check every shard of an image set against its ledger and its recipe: counts, ids, sha256, decodability.
@@ -27,9 +27,17 @@ def main(job: JobContext, repair: bool) -> None:
             f"{where}: {len(found['bad'])} bad and {len(found['missing'])} missing of {total} shards, "
             f"{len(found['manifest_faults'])} wrong numbers in the manifest; run again with --repair to mend it"
         )
+    if found["still_bad"]:
+        raise WorkError(
+            f"{where}: {len(found['still_bad'])} of {len(found['bad']) + len(found['missing'])} shards are bad again "
+            "after they were made again; the lines above say how. The prompt table may be damaged: move it away"
+        )
     mended = f"; {len(found['repaired'])} made again" if faults else ""
     unfinished = "" if found["finished"] or faults else "; it is not finished"
-    job.finish(f"{found['rows']} images in {found['shards']} shards of {where} are sound{mended}{unfinished}", found)
+    old = f"; {len(found['leftovers'])} files of killed writers" if found["leftovers"] else ""
+    removed = (" removed" if repair else ", --repair removes them") if old else ""
+    sound = f"{found['rows']} images in {found['shards']} shards of {where} are sound"
+    job.finish(f"{sound}{mended}{unfinished}{old}{removed}", found)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_TIMEOUT_S = 60
-KEY, SECRET = "test-key", "test-secret"
+KEY, READER_KEY, SECRET = "test-key", "test-key-that-only-reads", "test-secret"
 ROLES = ("master", "volume", "filer", "s3")
 
 
@@ -41,8 +41,11 @@ class S3Server:
 @contextmanager
 def running_s3_server(folder: Path, bucket: str, ports: Sequence[int] | None = None) -> Iterator[S3Server]:
     """Start the server with a bucket; everything it keeps lies in `folder`. With the same ports it can come back."""
-    identity = {"name": "test", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    identities = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET}], "actions": actions}
+        for key, actions in ((KEY, ["Admin"]), (READER_KEY, ["Read", "List"]))
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     ports = ports or free_ports(2 * len(ROLES))
     options = [f"-{role}.port={ports[2 * i]}" for i, role in enumerate(ROLES)]
     options += [f"-{role}.port.grpc={ports[2 * i + 1]}" for i, role in enumerate(ROLES)]

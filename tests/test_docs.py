@@ -53,6 +53,7 @@ OTHER_LINES = {
     ". .venv/bin/activate": "the environment that this test runs in was made by `make setup`",
     "python -m tests.faults.soak --kills 216 --seed 20261123 --minutes 88": "tests/faults/test_soak.py, a short one",
     "python -m tests.faults.soak --kills 27 --seed 20261124 --only driver": "tests/faults/test_soak.py, a short one",
+    ".venv/bin/python -m pytest -m gpu tests/gpu": "not run: no GPU here; every test run collects these files",
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": "tests/faults/test_submitted.py sets it so",
     "ray job submit --working-dir . --entrypoint-num-cpus 1 -- "
     "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix": "tests/faults/test_submitted.py",
@@ -64,6 +65,8 @@ OTHER_LINES = {
     "ray dashboard cluster.yaml": "not run: no cloud here",
     "ray down cluster.yaml": "not run: no cloud here",
     "aws s3 mb s3://bucket": "not run: no cloud here",
+    "aws s3api put-bucket-lifecycle-configuration --bucket bucket --lifecycle-configuration "
+    "file://lifecycle.json": "not run: no cloud here",
     "aws ssm put-parameter --name /synthclones/image --type String --data-type aws:ec2:image "
     "--value ami-0123456789abcdef0": "not run: no cloud here; tests/test_cluster_yaml.py wants its version",
     "aws iam create-instance-profile --instance-profile-name synthclones-node": "not run: no cloud here",

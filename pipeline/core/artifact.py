@@ -1,4 +1,4 @@
-"""The storage root and what lies in it: atomic writes, manifests, listings, on any URI pyarrow opens.
+"""The storage root and what lies in it: atomic writes, manifests, listings, on disks and object stores.
 
 Local files: temporary name, fsync, rename. Object stores: one whole PUT. Bytes are built first and written in
 one call, because pyarrow publishes a partial object when an exception leaves `open_output_stream` on S3.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -26,6 +28,8 @@ from pipeline.core.filesystems import is_final, open_filesystem, outages_waited_
 T = TypeVar("T")
 
 MANIFEST = "manifest.json"
+REMOTE_SCHEMES = ("s3", "gs")
+"""Object stores, on which a whole PUT is atomic."""
 _MEND_ROOT = "give a local path or s3://, gs://, and check the address and the credentials in the environment"
 _MEND_WRITE = "mend the permission, the connection or free space, then run the same command again to go on"
 _MEND_READ = "mend the permission or the connection, then run the same command again to go on"
@@ -46,8 +50,12 @@ class Store:
         """A store for a path or URI; writes nothing. Raises `InputError` when pyarrow cannot open it."""
         if not root:
             raise InputError("--root is empty; give a local path or s3://, gs://")
+        if root.startswith("file://"):  # a disk, with a disk's rename: the object stores' way of writing is not atomic
+            root = _path_of_file_uri(root)
         if "://" not in root:
             return cls(str(_local_root(root)))
+        if (scheme := root.partition("://")[0]) not in REMOTE_SCHEMES:
+            raise InputError(f"--root {root!r}: no storage is called {scheme}://; give a local path or s3://, gs://")
         store = cls(root.rstrip("/"))
         try:
             file_system, base = open_filesystem(store.root)
@@ -112,15 +120,18 @@ class Store:
         with self._reaching("look for", path, _MEND_READ):
             return bool(file_system.get_file_info(full).type == fs.FileType.File)
 
-    def write_bytes(self, path: str, data: bytes) -> None:
-        """Publish a file in one atomic step, replacing an older one. Raises `WorkError` when it cannot be written."""
+    def write_bytes(self, path: str, data: bytes, patience_s: float | None = None) -> None:
+        """Publish a file in one atomic step, replacing an older one. Raises `WorkError` when it cannot be written.
+
+        `patience_s`: how long a server may not answer, default `pipeline.core.filesystems.OUTAGE_PATIENCE_S`.
+        """
 
         def write() -> None:
             with self._reaching("write", path, _MEND_WRITE):
                 self._write_local(Path(self.root) / path, data) if self.is_local else self._write_object(path, data)
 
         try:
-            outages_waited_out(write)
+            outages_waited_out(write, patience_s)
         except FileNotFoundError as error:  # a bucket or folder that went away
             raise WorkError(f"cannot write {self.uri(path)}: {_reason(error)}; {_MEND_WRITE}") from error
 
@@ -182,9 +193,24 @@ class Store:
         found = outages_waited_out(look)
         return sorted(i.base_name for i in found if i.type == fs.FileType.File and not i.base_name.startswith("."))
 
-    def write_json(self, path: str, value: Any) -> None:
-        """Publish a JSON file (sorted keys, one value)."""
-        self.write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    def leftovers(self, directory: str) -> list[tuple[str, float]]:
+        """(path, age in seconds) of the temporary files in a directory, which a killed writer leaves behind.
+
+        None on an object store: what it keeps of a cut upload no listing shows (docs/clusters.md).
+        """
+        folder = Path(self.root) / directory
+        if not self.is_local or not folder.is_dir():
+            return []
+        found = []
+        for file in sorted(folder.glob(".*.tmp")):
+            with suppress(FileNotFoundError):  # its writer has just finished
+                found.append((f"{directory}/{file.name}", time.time() - file.stat().st_mtime))
+        return found
+
+    def write_json(self, path: str, value: Any, patience_s: float | None = None) -> None:
+        """Publish a JSON file (sorted keys, one value), as `write_bytes`."""
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        self.write_bytes(path, text.encode(), patience_s)
 
     def read_json(self, path: str) -> Any:
         """A JSON file's value. Raises `FileNotFoundError`; `WorkError` when it is damaged."""
@@ -194,6 +220,14 @@ class Store:
             raise WorkError(
                 f"{self.uri(path)} is damaged ({error}); remove it and run the job that made it again"
             ) from error
+
+
+def _path_of_file_uri(root: str) -> str:
+    """The path of `file:///path`. Raises `InputError` when the URI names another machine."""
+    parts = urlsplit(root)
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise InputError(f"--root {root!r} is no file on this machine; give file:///path or just /path")
+    return unquote(parts.path)
 
 
 def _local_root(root: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,9 @@ import diffusers
 import torch
 
 from pipeline.core.config import EngineConfig, ModelConfig, RecipeConfig
-from pipeline.core.diffusion import DiffusionEngine
+from pipeline.core.diffusion import DiffusionEngine, device_name
 from pipeline.core.engine_options import denoiser_of
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.random_sd import SHAPES, flops_per_image, write_random_model
 
 PROMPT = "tench, cyprinid, freshwater game fish with large scales"
@@ -26,8 +27,11 @@ MATMUL_S = 1.0
 PLAIN = "plain pipeline"
 """The peer: diffusers' own pipeline, called as its documentation says."""
 
+BARE = "none"
+"""The engine without options: what each option is held against."""
+
 ONE_AT_A_TIME: dict[str, EngineConfig] = {
-    "none": EngineConfig(),
+    BARE: EngineConfig(),
     "channels_last": EngineConfig(channels_last=True),
     "fuse_qkv": EngineConfig(fuse_qkv=True),
     "attention=flash": EngineConfig(attention="flash"),
@@ -45,17 +49,17 @@ class Plan:
     Args:
         shape: a name in `pipeline.core.random_sd.SHAPES`.
         device: "cpu" or "cuda".
-        dtype: of weights and activations, as in a recipe.
+        dtypes: of weights and activations, as in a recipe; each is measured with every option.
         num_inference_steps: denoising steps.
         batch_size: of the comparison of options.
-        batch_sizes: to try with the fastest options.
-        options: names in `ONE_AT_A_TIME`.
+        batch_sizes: to try with the fastest options of each dtype.
+        options: names in `ONE_AT_A_TIME`; `none` is always measured, first.
         repeats: timed calls of each variant; one more warms it up.
     """
 
     shape: str
     device: str
-    dtype: str
+    dtypes: Sequence[str]
     num_inference_steps: int
     batch_size: int
     batch_sizes: Sequence[int]
@@ -71,35 +75,48 @@ def bench_gpu(plan: Plan, directory: Path) -> Iterator[dict[str, Any]]:
         directory: an empty one, for the model (2 GB at v1.4's shape in bfloat16).
 
     Yields:
-        A record for each variant: `variant`, `batch_size`, `images_per_s` (median), `matmul_share` (useful operations
-        over what matrix products of the same dtype reach in the same process), `memory_gib`, `gain` over the plain
-        pipeline at the same batch size; or `error`, when a kernel is not there or memory ran out. At the end
-        one with `best`.
+        A record for each variant, all with `device`, the card's name, and `dtype`: `variant`, `batch_size`,
+        `images_per_s` (median), `matmul_share` (useful operations over what matrix products of the same dtype reach in
+        the same process), `memory_gib`; at the compared batch size `gain` over the plain pipeline and `engine_gain`
+        over the engine without options; or `error`, when a kernel is not there or memory ran out. At the end one with
+        `best`.
 
     Raises:
         InputError: there is no such device.
+        WorkError: not one variant of the engine could be measured.
     """
     if plan.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda, but torch sees no GPU here; give --device cpu --shape tiny, or use a GPU node")
-    dtype: torch.dtype = getattr(torch, plan.dtype)
-    model = write_random_model(directory / "model", SHAPES[plan.shape], dtype, plan.device)
-    matmul_rate = matmul_flops_per_s(plan.device, dtype)
+    about = {"device": device_name(plan.device)}
+    measured: list[dict[str, Any]] = []
+    for dtype in plan.dtypes:
+        for record in _bench_dtype(plan, dtype, directory):
+            yield {**about, "dtype": dtype, **record}
+            if record["variant"] in ONE_AT_A_TIME:
+                measured.append({**about, "dtype": dtype, **record})
+    if not any("images_per_s" in record for record in measured):
+        raise WorkError(f"none of {len(measured)} variants could be measured; the first: {measured[0]['error']}")
+    yield {"best": max(measured, key=_rate)}
+
+
+def _bench_dtype(plan: Plan, dtype: str, directory: Path) -> Iterator[dict[str, Any]]:
+    """The records of one dtype."""
+    model = write_random_model(directory / dtype, SHAPES[plan.shape], getattr(torch, dtype), plan.device)
+    matmul_rate = matmul_flops_per_s(plan.device, getattr(torch, dtype))
     yield {"variant": "matmul", "tflop_per_s": matmul_rate / 1e12}
-    plain = _measured(plan, model, PLAIN, plan.batch_size, matmul_rate)
-    yield plain
-    found = []
-    for name in plan.options:
-        record = _measured(plan, model, name, plan.batch_size, matmul_rate)
-        if "images_per_s" in record and "images_per_s" in plain:
-            record["gain"] = record["images_per_s"] / plain["images_per_s"]
-        found.append(record)
+    peers = {"gain": PLAIN, "engine_gain": BARE}
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys([PLAIN, BARE, *plan.options]):
+        record = found[name] = _measured(plan, dtype, model, name, plan.batch_size, matmul_rate)
+        for gain, peer in peers.items():
+            if name not in (PLAIN, peer) and _rate(record) and _rate(found[peer]):
+                record[gain] = _rate(record) / _rate(found[peer])
         yield record
-    fastest = max(found, key=_rate)["variant"]
-    for batch_size in plan.batch_sizes:
-        if batch_size != plan.batch_size:
-            found.append(_measured(plan, model, fastest, batch_size, matmul_rate))
-            yield found[-1]
-    yield {"best": max(found, key=_rate)}
+    fastest = max((name for name in found if name != PLAIN), key=lambda name: _rate(found[name]))
+    if _rate(found[fastest]):
+        for batch_size in plan.batch_sizes:
+            if batch_size != plan.batch_size:
+                yield _measured(plan, dtype, model, fastest, batch_size, matmul_rate)
 
 
 def _rate(record: dict[str, Any]) -> float:
@@ -116,14 +133,16 @@ def matmul_flops_per_s(device: str, dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
-def _measured(plan: Plan, model: Path, name: str, batch_size: int, matmul_rate: float) -> dict[str, Any]:
+def _measured(plan: Plan, dtype: str, model: Path, name: str, batch_size: int, matmul_rate: float) -> dict[str, Any]:
     """Rate and memory of one variant, or its error: the others are worth knowing without it."""
     about = {"variant": name, "batch_size": batch_size}
+    gc.collect()  # the variant before, whose parts point at each other
+    torch.compiler.reset()  # its graphs too: after 8 compilations of one function torch compiles it no more
     if plan.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        draw, denoiser = _drawer(plan, model, name, batch_size)
+        draw, denoiser = _drawer(plan, dtype, model, name, batch_size)
         calls = 0
 
         def count(*_: Any) -> None:
@@ -151,13 +170,15 @@ def _measured(plan: Plan, model: Path, name: str, batch_size: int, matmul_rate: 
     }
 
 
-def _drawer(plan: Plan, model: Path, name: str, batch_size: int) -> tuple[Callable[[], object], torch.nn.Module]:
+def _drawer(
+    plan: Plan, dtype: str, model: Path, name: str, batch_size: int
+) -> tuple[Callable[[], object], torch.nn.Module]:
     """(what draws one batch, the network to count the calls of)."""
     pixels = SHAPES[plan.shape].pixels
     prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
     if name == PLAIN:
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            model, torch_dtype=getattr(torch, plan.dtype), safety_checker=None, requires_safety_checker=False
+            model, torch_dtype=getattr(torch, dtype), safety_checker=None, requires_safety_checker=False
         ).to(plan.device)
         pipeline.set_progress_bar_config(disable=True)
 
@@ -174,7 +195,7 @@ def _drawer(plan: Plan, model: Path, name: str, batch_size: int) -> tuple[Callab
             "guidance_scale": 2.0,
             "width": pixels,
             "height": pixels,
-            "dtype": plan.dtype,
+            "dtype": dtype,
         }
     )
     engine = DiffusionEngine(model, recipe, batch_size, plan.device, ONE_AT_A_TIME[name])

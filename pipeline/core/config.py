@@ -91,7 +91,7 @@ class EngineConfig(Frozen):
     compile: bool = False
     """torch.compile of denoiser and decoder: minutes at every actor's start, then faster steps."""
     attention: Literal["default", "math", "flash", "efficient", "cudnn"] = "default"
-    """Kernel of scaled_dot_product_attention; `default` leaves the choice to torch."""
+    """Preferred kernel of attention, where a layer's shape allows it; `default` leaves the choice to torch."""
 
 
 class GenerateConfig(Frozen):

@@ -18,6 +18,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -25,9 +26,10 @@ from numpy.typing import NDArray
 
 from pipeline.core.choices import highest
 from pipeline.core.config import EngineConfig, RecipeConfig
-from pipeline.core.engine_options import apply_options, attention, denoiser_of, remembering
+from pipeline.core.engine_options import apply_options, attention, check_attention, denoiser_of, remembering
 from pipeline.core.errors import InputError
 from pipeline.core.guidance import BASE_GUIDANCE, guided_each
+from pipeline.core.images import encoder_version
 from pipeline.core.safety import OwnScores, SafetyScorer
 
 MAX_CACHED_BYTES = 512 << 20
@@ -72,7 +74,8 @@ class DiffusionEngine:
         safety: a checker for a model without one; it looks at the finished images and leaves them as they are.
 
     Raises:
-        InputError: the directory, scheduler, size or device is wrong, or there are two checkers.
+        InputError: the directory, scheduler, size or device is wrong, there is no such attention kernel, or there are
+            two checkers.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class DiffusionEngine:
         self._own_scores = OwnScores(checker) if isinstance(checker, StableDiffusionSafetyChecker) else None
         self._safety = safety
         self._options = options
+        check_attention(options, self._device.type, getattr(torch, recipe.dtype))
         self._memos = apply_options(self.pipeline, options)
         self._tells_steps = "callback_on_step_end" in inspect.signature(self.pipeline.__call__).parameters
         self.seconds: dict[str, float] = {}
@@ -174,14 +178,18 @@ class DiffusionEngine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the last bits of a pixel depend on beside the recipe and the batch's shape."""
-        is_cuda = self._device.type == "cuda"
+        """What the last bits of a pixel and the bytes of its file depend on beside recipe and batch shape."""
         return {
-            "device": torch.cuda.get_device_name(self._device) if is_cuda else _cpu_name(),
+            "device": device_name(self._device.type),
             "torch_threads": str(torch.get_num_threads()),
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "transformers": transformers.__version__,
+            "tokenizers": tokenizers.__version__,
+            "numpy": np.__version__,
+            "encoder": encoder_version(self._recipe.image_format),
+            "scheduler": type(self.pipeline.scheduler).__name__,  # the recipe may say `default`
+            **(_cuda_versions() if self._device.type == "cuda" else {}),
         }
 
     def _conditioning(self, texts: list[str]) -> dict[str, Any]:
@@ -217,9 +225,21 @@ class DiffusionEngine:
         return found
 
 
-def _cpu_name() -> str:
-    """The instruction set that torch's kernels use and the processor's architecture: other CPUs round otherwise."""
+def device_name(device: str) -> str:
+    """The GPU's name, or for `cpu` what its rounding depends on: architecture and the instruction set of torch."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cuda_versions() -> dict[str, str]:
+    """CUDA and cuDNN that torch was built with, and the kernel's driver."""
+    driver = Path("/sys/module/nvidia/version")
+    return {
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": driver.read_text().strip() if driver.exists() else "unknown",
+    }
 
 
 def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:

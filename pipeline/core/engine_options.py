@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -20,6 +22,7 @@ _BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+_FOR_THE_REST = (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
 
 
 def apply_options(pipeline: Any, options: EngineConfig) -> list[Memo]:
@@ -55,9 +58,32 @@ def denoiser_of(pipeline: Any) -> nn.Module:
     return found
 
 
+def check_attention(options: EngineConfig, device: str, dtype: torch.dtype) -> None:
+    """Raises `InputError` when the wanted attention kernel can compute nothing here: in this type, on this device."""
+    if options.attention == "default":
+        return
+    one = torch.zeros(1, 1, 64, 64, device=device, dtype=dtype)
+    try:
+        with warnings.catch_warnings(), sdpa_kernel(_BACKENDS[options.attention]):
+            warnings.simplefilter("ignore")  # one for each reason against each kernel
+            F.scaled_dot_product_attention(one, one, one)
+    except RuntimeError as error:
+        raise InputError(
+            f"generate.engine.attention={options.attention} is not there for {str(dtype).removeprefix('torch.')} on "
+            f"{device} ({error}); give default"
+        ) from error
+
+
 def attention(options: EngineConfig) -> AbstractContextManager[None]:
-    """The context in which `scaled_dot_product_attention` uses the wanted kernel, or torch's own choice."""
-    return nullcontext() if options.attention == "default" else sdpa_kernel(_BACKENDS[options.attention])
+    """The context in which `scaled_dot_product_attention` prefers the wanted kernel, or torch's own choice.
+
+    A layer that the kernel cannot do takes the next one: the decoder's attention has one head of 512 channels, and
+    flash and cudnn end at 256.
+    """
+    if options.attention == "default":
+        return nullcontext()
+    wanted = _BACKENDS[options.attention]
+    return sdpa_kernel([wanted, *(other for other in _FOR_THE_REST if other != wanted)], set_priority=True)
 
 
 class Memo(nn.Module):

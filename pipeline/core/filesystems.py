@@ -22,6 +22,8 @@ OUTAGE_PATIENCE_S = 300.0
 """How long a server may not answer before a job ends. A shard that waits to be published has cost GPU minutes."""
 _FINAL = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|HTTP status 40[0134]")
 """Answers of S3 that the next try would get again."""
+_TRANSIENT = re.compile(r"REQUEST_TIMEOUT|RequestTimeout")
+"""S3 says with status 400 that an upload paused for too long."""
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 60.0
@@ -70,18 +72,19 @@ def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
 
 def is_final(error: OSError) -> bool:
     """Whether an object store's error is an answer that will not change: no access, no bucket."""
-    return bool(_FINAL.search(str(error)))
+    text = str(error)
+    return bool(_FINAL.search(text)) and not _TRANSIENT.search(text)
 
 
-def outages_waited_out(action: Callable[[], T]) -> T:
-    """The action's value, tried again while it raises `OutageError`, for `OUTAGE_PATIENCE_S` seconds.
+def outages_waited_out(action: Callable[[], T], patience_s: float | None = None) -> T:
+    """The action's value, tried again while it raises `OutageError`, for `patience_s` (`OUTAGE_PATIENCE_S`) seconds.
 
     The waits grow from 1 s to 30 s and are random, so that a thousand workers do not come back in the same moment.
     """
     retrying = Retrying(
         retry=retry_if_exception_type(OutageError),
         wait=wait_random_exponential(multiplier=1, min=1, max=30),
-        stop=stop_after_delay(OUTAGE_PATIENCE_S),
+        stop=stop_after_delay(OUTAGE_PATIENCE_S if patience_s is None else patience_s),
         before_sleep=_say,
         reraise=True,
     )

@@ -50,6 +50,9 @@ class ShardSummary:
         started: when its actor began it, seconds since 1970.
         finished: when its last image was encoded.
         environment: device, threads and library versions that made it: with the batch shape, what the bits depend on.
+        engine_s: seconds in which the engine worked for this shard; None, as the next two, in shards of older versions.
+        stored_bytes: of its encoded images.
+        truncated: prompts of more than CLIP's 77 tokens.
     """
 
     shard: int
@@ -61,6 +64,9 @@ class ShardSummary:
     started: float
     finished: float
     environment: dict[str, str] = field(default_factory=dict)
+    engine_s: float | None = None
+    stored_bytes: int | None = None
+    truncated: int | None = None
 
     def footer(self) -> dict[bytes, bytes]:
         """The key-value metadata of the shard's Parquet schema."""

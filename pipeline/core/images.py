@@ -6,8 +6,9 @@ import io
 
 import imagehash
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from pipeline.core.config import RecipeConfig
 
@@ -29,6 +30,13 @@ def encode_image(pixels: NDArray[np.uint8], recipe: RecipeConfig) -> bytes:
     options = {"compress_level": 1} if recipe.image_format == "png" else {"quality": recipe.image_quality}
     Image.fromarray(pixels).save(file, recipe.image_format.upper(), **options)
     return file.getvalue()
+
+
+def encoder_version(image_format: str) -> str:
+    """The library that writes files of a format, `Pillow 12.0.0 (zlib 1.3.1)`: another one may give other bytes."""
+    codec = {"png": ("zlib_ng", "zlib"), "jpeg": ("libjpeg_turbo", "jpg"), "webp": ("webp",)}[image_format]
+    found = next((f"{name} {version}" for name in codec if (version := features.version(name))), "unknown codec")
+    return f"Pillow {PIL.__version__} ({found})"
 
 
 def pixel_std(pixels: NDArray[np.uint8]) -> float:

@@ -16,8 +16,10 @@ from PIL import Image
 from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError
 from pipeline.core.identity import image_row, split_image_id
-from pipeline.core.image_set import published_shards, read_summary, shard_path
+from pipeline.core.image_set import damaged_shard, footer_summary, published_shards, shard_path
 from pipeline.core.recipe import Recipe
+from pipeline.core.schema import FAILED
+from pipeline.core.verification import check_shard
 
 if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
     from pipeline.core.shard_maker import ShardMaker
@@ -33,8 +35,10 @@ class Comparison:
     Args:
         image_id: of both.
         shard: that holds the stored one.
-        is_equal: the stored row and the new one have the same status and the same bytes.
-        psnr_db: peak signal to noise between the decoded pictures, at most 100; None when one of them has none.
+        is_equal: the stored row and the new one have the same status and the same bytes of an image.
+        has_equal_pixels: the same status, and pictures that decode to the same pixels, whatever their bytes.
+        psnr_db: peak signal to noise between the decoded pictures, at most 100; None when one of them has none, or
+            another size.
         stored_status: ok, failed, nsfw or blank.
         status: of the new one.
         differs: what of the environment is not as it was, name -> (then, now).
@@ -43,10 +47,17 @@ class Comparison:
     image_id: int
     shard: int
     is_equal: bool
+    has_equal_pixels: bool
     psnr_db: float | None
     stored_status: str
     status: str
     differs: dict[str, tuple[str, str]]
+
+    @property
+    def is_unexplained(self) -> bool:
+        """Another picture, or none in one of the two, although nothing of the environment differs."""
+        is_same = self.has_equal_pixels or self.stored_status == self.status == FAILED
+        return not is_same and not self.differs
 
 
 def locate(image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: int) -> dict[int, list[int]]:
@@ -72,13 +83,20 @@ def locate(image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: i
     return found
 
 
-def compare(maker: ShardMaker, store: Store, images_dir: str, shard: int, numbers: Sequence[int]) -> list[Comparison]:
-    """Make the batches again that hold some rows of a shard, and compare those rows. Raises as `read_summary`."""
-    then = read_summary(store, images_dir, shard).environment
-    stored = pq.read_table(pa.BufferReader(store.read_bytes(shard_path(images_dir, shard)))).to_pylist()
-    now = maker.environment
+def compare(maker: ShardMaker, store: Store, recipe: Recipe, shard: int, numbers: Sequence[int]) -> list[Comparison]:
+    """Make the batches again that hold some rows of a shard, and compare those rows.
+
+    Raises:
+        WorkError: the shard is damaged, or the storage does not answer.
+    """
+    path = shard_path(recipe.images_dir, shard)
+    if faults := check_shard(store, recipe, shard, maker.shard_size):
+        raise damaged_shard(store.uri(path), faults[0])
+    table = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+    then, now = footer_summary(table.schema.metadata).environment, maker.environment
+    stored = table.to_pylist()
     names = sorted({*then, *now})
-    differs = {n: (then.get(n, "not recorded"), now.get(n, "")) for n in names if then.get(n) != now.get(n)}
+    differs = {n: (then.get(n, "not recorded"), now.get(n, "none")) for n in names if then.get(n) != now.get(n)}
     again = maker.rows(shard, numbers)
     return [_comparison(stored[number], again[number], shard, differs) for number in numbers]
 
@@ -87,12 +105,18 @@ def _comparison(
     stored: dict[str, Any], again: dict[str, Any], shard: int, differs: dict[str, tuple[str, str]]
 ) -> Comparison:
     assert stored["image_id"] == again["image_id"], (stored["image_id"], again["image_id"])
-    pictures = [_pixels(stored), _pixels(again)]
+    first, second = _pixels(stored), _pixels(again)
+    is_status_equal = stored["status"] == again["status"]
+    psnr, has_equal_pixels = None, False
+    if first is not None and second is not None and first.shape == second.shape:
+        psnr = psnr_db(first, second)
+        has_equal_pixels = is_status_equal and np.array_equal(first, second)
     return Comparison(
         image_id=stored["image_id"],
         shard=shard,
-        is_equal=(stored["status"], stored["sha256"]) == (again["status"], again.get("sha256")),
-        psnr_db=None if pictures[0] is None or pictures[1] is None else psnr_db(pictures[0], pictures[1]),
+        is_equal=is_status_equal and stored["sha256"] is not None and stored["sha256"] == again.get("sha256"),
+        has_equal_pixels=has_equal_pixels,
+        psnr_db=psnr,
         stored_status=stored["status"],
         status=again["status"],
         differs=differs,

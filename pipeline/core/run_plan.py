@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,20 +183,32 @@ def cut_prompts(recipe: Recipe, rows: int) -> dict[str, int]:
 
 
 def what_happened(
-    config: RunConfig, table: ClusterTable, cluster_name: str, market: Market, summaries: Sequence[ShardSummary]
+    config: RunConfig, table: ClusterTable, cluster_name: str, market: Market, summaries: Iterable[ShardSummary]
 ) -> dict[str, Any]:
-    """The same numbers of the shards that are there: rows, GPU hours in the making of them, money; JSON-able.
+    """The same numbers of the shards that are there, in one pass: rows, GPU hours, bytes, money; JSON-able.
 
-    Hours are those between a shard's beginning and its last image, over all actors; loading of models, waiting nodes
-    and shards that were lost in the making are not in them, but they are on the bill.
+    Hours are those in which an engine worked, over all actors; loading of models, waiting nodes and shards that were
+    lost in the making are not in them, but they are on the bill. Shards of versions that did not record the engine's
+    time count from their beginning to their last image, which is too long where `shards_in_flight` was above 1; bytes
+    and cut prompts are None when there are such shards.
     """
-    rows = sum(summary.rows for summary in summaries)
-    share = config.generate.num_gpus_per_actor or 1.0
-    hours = sum(summary.finished - summary.started for summary in summaries) / 3600 * share
+    rows = shards = stored_bytes = truncated = 0
+    engine_s = 0.0
+    is_recorded = True
+    for summary in summaries:
+        rows += summary.rows
+        shards += 1
+        engine_s += summary.finished - summary.started if summary.engine_s is None else summary.engine_s
+        is_recorded = is_recorded and summary.engine_s is not None
+        stored_bytes += summary.stored_bytes or 0
+        truncated += summary.truncated or 0
+    hours = engine_s / 3600 * (config.generate.num_gpus_per_actor or 1.0)
     price = getattr(find_cluster(table, cluster_name).usd_per_gpu_hour, market)
     return {
         "images": rows,
-        "shards": len(summaries),
+        "shards": shards,
+        "prompts_cut": truncated if is_recorded else None,
+        "stored_gb": stored_bytes / 1e9 if is_recorded else None,
         "gpu_hours": hours,
         "images_per_s_per_gpu": rows / hours / 3600 if hours else 0.0,
         "usd": hours * price,

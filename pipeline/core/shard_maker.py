@@ -88,6 +88,7 @@ class ShardMaker:
         self._prompts_dir = prompts_dir
         self._parts = parts
         self._images_dir = images_dir
+        self.shard_size = config.generate.shard_size
         self.engine = self._open_engine()
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
@@ -123,7 +124,7 @@ class ShardMaker:
         """
         started = time.time()
         rows = list(self.rows(shard).values())
-        summary = summarize(shard, shard * self._config.generate.shard_size, rows, started, self.environment)
+        summary = summarize(shard, shard * self.shard_size, rows, started, self.environment)
         began = time.perf_counter()
         data = shard_bytes(rows, summary)
         self._store.write_bytes(shard_path(self._images_dir, shard), data)
@@ -162,7 +163,7 @@ class ShardMaker:
 
     def prompt_rows(self, shard: int) -> list[Row]:
         """The prompt table's rows of a shard."""
-        size = self._config.generate.shard_size
+        size = self.shard_size
         first = shard * size
         part = next(part for part in self._parts if part["row_start"] <= first < part["row_stop"])
         name = f"{self._prompts_dir}/{part['name']}"
@@ -257,6 +258,9 @@ def summarize(
         started=started,
         finished=time.time(),
         environment=environment or {},
+        engine_s=sum(row["seconds"] for row in rows),
+        stored_bytes=sum(len(row["image"]["bytes"]) for row in rows if row.get("image")),
+        truncated=sum(row["truncated"] for row in rows),
     )
 
 

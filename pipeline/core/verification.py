@@ -79,8 +79,10 @@ def _row_faults(recipe: Recipe, shard: int, rows: list[dict[str, Any]]) -> Itera
 def image_fault(row: dict[str, Any]) -> str | None:
     """What is wrong with the stored image of a row, None when nothing is; a failed row must have none."""
     data = (row["image"] or {}).get("bytes")
+    if row["status"] == FAILED:
+        return None if data is None else "status failed with an image"
     if data is None:
-        return None if row["status"] == FAILED else f"status {row['status']} without an image"
+        return f"status {row['status']} without an image"
     if row["status"] == OK and row["reason"] is not None:
         return f"status ok with the reason {row['reason']!r}"
     if hashlib.sha256(data).hexdigest() != row["sha256"]:

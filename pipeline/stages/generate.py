@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -37,6 +37,7 @@ def generate(
     *,
     retry_failed: bool = False,
     shards: str | None = None,
+    remake: Collection[int] = (),
     make_maker: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Make the images of a recipe that are not there yet.
@@ -47,6 +48,7 @@ def generate(
         retry_failed: make the shards again that hold failed rows.
         shards: `FIRST:STOP`, the part of the set that is made here; other jobs make the rest, at any time. Whoever
             makes the last part writes the manifest.
+        remake: shards that are made again although they are published; each old file stays until its new one is there.
         make_maker: see `pipeline.stages.shard_actor.ShardActor`.
 
     Returns:
@@ -66,7 +68,7 @@ def generate(
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
-    done = published_shards(store, recipe.images_dir).intersection(wanted)
+    done = published_shards(store, recipe.images_dir).intersection(wanted).difference(remake)
     failed: Counter[str] = Counter()
     if len(done) < len(wanted) or retry_failed:
         for summary in each_summary(store, recipe.images_dir, sorted(done)):
@@ -80,7 +82,7 @@ def generate(
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
         if missing:
-            worker = {"replace": retry_failed, "make_maker": make_maker}
+            worker = {"replace": retry_failed or bool(remake), "make_maker": make_maker}
             made = make_shards(
                 config,
                 recipe,

@@ -23,9 +23,13 @@ PROBE = "preflight.json"
 """Always the same name, written over: a storage that allows no deletes is not left with many of them."""
 
 
+CHECK_PATIENCE_S = 10.0
+"""How long the storage may not answer before a run: nothing is paid for yet, so nothing is worth waiting for."""
+
+
 def check_storage(store: Store, images_dir: str) -> None:
     """Write a small file as shards are written (temporary name, rename). Raises `WorkError` when that fails."""
-    store.write_json(f"{images_dir}/{PROBE}", {"written_at": time.time()})
+    store.write_json(f"{images_dir}/{PROBE}", {"written_at": time.time()}, CHECK_PATIENCE_S)
 
 
 def is_wanted(config: RunConfig) -> bool:

@@ -30,7 +30,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
         image_ids: of the images.
 
     Returns:
-        The fields of `pipeline.core.regeneration.Comparison` for each image, by shard.
+        The fields of `pipeline.core.regeneration.Comparison` for each image, by shard, with `is_unexplained`.
 
     Raises:
         InputError: there is no such set or image, or the model or the device is wrong.
@@ -63,5 +63,6 @@ def compare_on_worker(
 
     check_models(config.recipe, recipe.identity)
     maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
-    found = [compare(maker, store, recipe.images_dir, shard, numbers) for shard, numbers in sorted(wanted.items())]
-    return {"images": [comparison.__dict__ for comparisons in found for comparison in comparisons]}
+    found = [compare(maker, store, recipe, shard, numbers) for shard, numbers in sorted(wanted.items())]
+    images = [{**each.__dict__, "is_unexplained": each.is_unexplained} for comparisons in found for each in comparisons]
+    return {"images": images}

@@ -27,30 +27,34 @@ from pipeline.core.image_set import (
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.verification import check_shard
 from pipeline.stages.data_context import leave_words_to_us
-from pipeline.stages.generate import generate
+from pipeline.stages.generate import generate, publish_manifest
 from pipeline.stages.pulse import start_pulse, voice, watched
 from pipeline.stages.runtime import ray_session
 
 SHARDS_PER_TASK = 4
 """A task starts in milliseconds and a shard takes about a second: few enough that all CPUs have work to the end."""
 
+LEFTOVER_AGE_S = 3600.0
+"""A temporary file is filled in seconds; one that is older than this was left by a killed writer."""
+
 
 def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, repair: bool = False) -> dict[str, Any]:
-    """Check every published shard of the set of a config, and that none is missing.
+    """Check every published shard of the set of a config, and that none is missing below the highest.
 
     Args:
         config: of the run; only its recipe counts.
         store: the storage root.
-        say: takes one line for each fault.
-        repair: remove the bad shards and make them, and the missing ones, again.
+        say: takes one line for each fault and each stranger.
+        repair: make the bad shards, and the missing ones, again; a bad file stays until its successor is there.
 
     Returns:
         images_dir; shards and rows that are sound at the end; bad (shard number -> its faults); missing (numbers);
-        strangers (names of files that are no shards); finished (a manifest is there); manifest_faults; repaired
-        (numbers of the shards that were made again).
+        strangers (names of files that are no shards); leftovers (temporary files of killed writers); finished (a
+        manifest is there); manifest_faults; repaired (numbers of the shards that were made again and are sound now);
+        still_bad (shard number -> faults of those that were made again and are not).
 
     Raises:
-        InputError: there is no such set.
+        InputError: there is no such set; with `repair` as `generate`, before anything is changed.
         WorkError: the storage does not answer; with `repair` as `generate`.
     """
     recipe = resolve_recipe(config)
@@ -60,23 +64,29 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     manifest_path = f"{recipe.images_dir}/{MANIFEST}"
     manifest = store.read_json(manifest_path) if store.exists(manifest_path) else None
     published = published_shards(store, recipe.images_dir)
-    expected = range(manifest["shards"] if manifest else max(published, default=-1) + 1)
+    expected = range(max(manifest["shards"] if manifest else 0, max(published, default=-1) + 1))
     missing = [shard for shard in expected if shard not in published]
-    bad: dict[int, list[str]] = {}
     stall_timeout_s = config.generate.stall_timeout_s
-    for shard, faults in shard_faults(recipe, store, sorted(published), shard_size, stall_timeout_s):
-        if faults:
-            bad[shard] = faults
-            for fault in faults:
-                say(f"{store.uri(shard_path(recipe.images_dir, shard))}: {fault}")
+    bad = named_faults(recipe, store, sorted(published), shard_size, stall_timeout_s, say)
     for shard in missing:
         say(f"{store.uri(shard_path(recipe.images_dir, shard))}: it is not there")
+    others = strangers(store, recipe.images_dir)
+    for name in others:
+        say(f"{store.uri(recipe.images_dir)}/shards/{name}: no shard, so no reader looks at it")
     wrong_numbers = [] if bad or missing or not manifest else manifest_faults(manifest, recipe, store)
     for fault in wrong_numbers:
         say(f"{store.uri(manifest_path)}: {fault}")
-    repaired: list[int] = []
-    if repair and (bad or missing or wrong_numbers):
-        repaired = make_again(config, store, recipe.images_dir, sorted([*bad, *missing]), identity, manifest)
+    leftovers = old_leftovers(store, recipe.images_dir)
+    made_again: list[int] = []
+    still_bad: dict[int, list[str]] = {}
+    if repair:
+        for path in leftovers:
+            store.delete(path)
+        if bad or missing or wrong_numbers:
+            made_again = sorted([*bad, *missing])
+            make_again(config, store, made_again, len(expected), identity, manifest)
+            still_bad = named_faults(recipe, store, made_again, shard_size, stall_timeout_s, say)
+    repaired = [shard for shard in made_again if shard not in still_bad]
     sound = len(published) - len(bad) + len(repaired)
     return {
         "images_dir": recipe.images_dir,
@@ -84,11 +94,31 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
         "rows": sound * shard_size,
         "bad": {str(shard): faults for shard, faults in sorted(bad.items())},
         "missing": missing,
-        "strangers": strangers(store, recipe.images_dir),
+        "strangers": others,
+        "leftovers": leftovers,
         "finished": manifest is not None,
         "manifest_faults": wrong_numbers,
         "repaired": repaired,
+        "still_bad": {str(shard): faults for shard, faults in sorted(still_bad.items())},
     }
+
+
+def named_faults(
+    recipe: Recipe,
+    store: Store,
+    shards: list[int],
+    shard_size: int,
+    stall_timeout_s: float,
+    say: Callable[[str], object],
+) -> dict[int, list[str]]:
+    """Shard -> its faults, of those that have any; a line for each fault as it is found. Raises as `shard_faults`."""
+    bad = {}
+    for shard, faults in shard_faults(recipe, store, shards, shard_size, stall_timeout_s):
+        if faults:
+            bad[shard] = faults
+            for fault in faults:
+                say(f"{store.uri(shard_path(recipe.images_dir, shard))}: {fault}")
+    return bad
 
 
 def shard_faults(
@@ -129,17 +159,31 @@ def manifest_faults(manifest: dict[str, Any], recipe: Recipe, store: Store) -> l
     return [f"it says {n} {manifest[n]}, its shards say {totals[n]}" for n in names if manifest[n] != totals[n]]
 
 
+def old_leftovers(store: Store, images_dir: str) -> list[str]:
+    """Paths of temporary files that no living writer still fills."""
+    found = [*store.leftovers(images_dir), *store.leftovers(f"{images_dir}/shards")]
+    return [path for path, age_s in found if age_s > LEFTOVER_AGE_S]
+
+
 def make_again(
     config: RunConfig,
     store: Store,
-    images_dir: str,
     shards: list[int],
+    stop: int,
     identity: dict[str, Any],
     manifest: dict[str, Any] | None,
-) -> list[int]:
-    """Remove shards and let `generate` make what is then missing. Killed in between, `generate` alone goes on."""
-    for shard in shards:
-        store.delete(shard_path(images_dir, shard))
-    size = manifest["images_per_class"] if manifest else config.images_per_class
-    generate(as_begun(config, identity).model_copy(update={"images_per_class": size}), store)
-    return shards
+) -> None:
+    """Make shards below `stop` anew, each in the place of its old file; the set grows by none.
+
+    The manifest is brought up to date when there is one. It speaks of its own shards: an interrupted extension beyond
+    them stays one.
+    """
+    config = as_begun(config, identity)
+    recipe = resolve_recipe(config)
+    least = (stop - 1) * config.generate.shard_size // len(recipe.classes) + 1  # images per class that reach so far
+    begun = manifest["images_per_class"] if manifest else config.images_per_class
+    sized = config.model_copy(update={"images_per_class": max(begun, least)})
+    generate(sized, store, shards=f"0:{stop}", remake=shards)
+    if manifest:
+        made = list(range(manifest["shards"]))
+        publish_manifest(config.model_copy(update={"images_per_class": begun}), recipe, store, made)

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,11 @@ from pipeline.core.errors import InputError, WorkError
 
 @pytest.fixture(params=["path", "uri"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """The same root as a path (rename) and as a URI (the object store's code)."""
+    """The same root as a path and as a URI."""
     return Store.open(str(tmp_path / "root") if request.param == "path" else f"file://{tmp_path}/root/")
 
 
 def test_what_is_written_is_read_and_listed(store: Store) -> None:
-    if not store.is_local:
-        Path(store.root.removeprefix("file://"), "a").mkdir(parents=True)  # object stores have no folders
     store.write_bytes("a/y.bin", b"1")
     store.write_bytes("a/y.bin", b"22")
     store.write_json("a/x.json", {"é": [1, 2.5, None]})
@@ -50,6 +49,11 @@ def test_a_relative_root_does_not_move_with_the_working_folder(tmp_path: Path, m
     assert relative.root == str(tmp_path / "runs")
 
 
+def test_a_file_uri_is_its_path(tmp_path: Path) -> None:
+    assert Store.open(f"file://{tmp_path}/a%20b/") == Store.open(str(tmp_path / "a b"))
+    assert Store.open(f"file://{tmp_path}").is_local
+
+
 def test_opening_a_store_writes_nothing(tmp_path: Path) -> None:
     Store.open(str(tmp_path / "new" / "deeper"))
     assert list(tmp_path.iterdir()) == []
@@ -58,7 +62,10 @@ def test_opening_a_store_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("root", "says"),
     [
-        ("foo://bar", "s3://"),
+        ("foo://bar", "foo://; give a local path or s3://, gs://"),
+        ("hdfs://host/x", "hdfs://"),
+        ("file://host/x", "on this machine"),
+        ("file:runs://x", "file:runs://"),
         ("", "empty"),
         ("/dev/null/x", "/dev/null"),
         ("~no-such-user-here/runs", "no-such-user-here"),
@@ -97,6 +104,16 @@ def test_a_temporary_file_of_a_killed_writer_is_never_listed(tmp_path: Path) -> 
     store.write_bytes("a/x", b"1")
     (tmp_path / "a" / ".y.0123.tmp").write_bytes(b"half")
     assert store.list_names("a") == ["x"]
+
+
+def test_what_a_killed_writer_left_is_found_with_its_age(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.write_bytes("a/x", b"1")
+    (tmp_path / "a" / ".y.0123.tmp").write_bytes(b"half")
+    os.utime(tmp_path / "a" / ".y.0123.tmp", (time.time() - 100,) * 2)
+    ((path, age_s),) = store.leftovers("a")
+    assert path == "a/.y.0123.tmp" and age_s == pytest.approx(100, abs=20)
+    assert store.leftovers("nowhere") == []
 
 
 def test_many_writers_of_one_name_leave_one_whole_file(tmp_path: Path) -> None:

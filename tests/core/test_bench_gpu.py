@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from pipeline.core.bench_gpu import Plan, bench_gpu
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.random_sd import SHAPES, flops_per_image, networks
 
 TINY = Plan(
     shape="tiny",
     device="cpu",
-    dtype="float32",
+    dtypes=["float32"],
     num_inference_steps=2,
     batch_size=2,
     batch_sizes=[1, 2],
@@ -24,24 +24,38 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     return list(bench_gpu(TINY, tmp_path_factory.mktemp("bench")))
 
 
-def test_every_variant_is_measured_beside_the_plain_pipeline(records: list[dict]):
+def test_every_variant_is_measured_beside_the_plain_pipeline_and_the_bare_engine(records: list[dict]):
     measured = {record["variant"]: record for record in records[1:5] if "images_per_s" in record}
-    assert {"plain pipeline", "none", "channels_last"} <= measured.keys()
-    assert measured["none"]["gain"] == pytest.approx(
-        measured["none"]["images_per_s"] / measured["plain pipeline"]["images_per_s"]
-    )
+    plain, bare, last = (measured[name] for name in ("plain pipeline", "none", "channels_last"))
+    assert bare["gain"] == pytest.approx(bare["images_per_s"] / plain["images_per_s"])
+    assert last["gain"] == pytest.approx(last["images_per_s"] / plain["images_per_s"])
+    assert last["engine_gain"] == pytest.approx(last["images_per_s"] / bare["images_per_s"])
+    assert "engine_gain" not in bare and "gain" not in plain
     assert all(0 < record["matmul_share"] < 1.1 for record in measured.values())
     assert {record["unet_calls"] for record in measured.values()} == {3}  # PNDM makes one more than its steps
 
 
+def test_a_record_names_its_device_and_its_dtype(records: list[dict]):
+    assert {(record["device"].split()[0], record["dtype"]) for record in records[:-1]} == {("cpu", "float32")}
+
+
 def test_a_kernel_that_is_not_there_is_recorded_and_the_others_go_on(records: list[dict]):
     failed = next(record for record in records if record.get("variant") == "attention=cudnn")
-    assert "No viable backend" in failed["error"]
+    assert "attention=cudnn is not there for float32 on cpu" in failed["error"]
 
 
 def test_other_batch_sizes_are_tried_with_the_fastest_options(records: list[dict]):
     assert [record["batch_size"] for record in records[1:-1]] == [2, 2, 2, 2, 1]
     assert records[-1]["best"]["images_per_s"] == max(record.get("images_per_s", 0) for record in records[2:-1])
+
+
+def test_nothing_measured_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("pipeline.core.bench_gpu._drawer", full)
+    with pytest.raises(WorkError, match="none of 3 variants could be measured; the first: OutOfMemoryError: no room"):
+        list(bench_gpu(TINY, tmp_path))
 
 
 def test_a_missing_gpu_is_an_error_and_not_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

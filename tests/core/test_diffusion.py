@@ -78,12 +78,25 @@ def test_the_shipped_generator_gives_the_bits_of_the_pipeline_itself(count: int)
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_padded_batch_gives_the_images_of_a_full_one(tiny_model: Path):
-    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
-    full, part = pixels(engine, 8), pixels(engine, 5)
-    assert len(part) == 5
-    for ours, theirs in zip(part, full[:5], strict=True):
+def check_padding(directory: Path, device: str, count: int, dtype: str = "float32") -> None:
+    """The first rows of a batch are the same bits whatever the others are; tests/gpu asks this of a GPU."""
+    engine = DiffusionEngine(directory, recipe(directory, dtype=dtype), 8, device)
+    full, part = pixels(engine, 8), pixels(engine, count)
+    assert len(part) == count
+    for ours, theirs in zip(part, full[:count], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_padded_batch_gives_the_images_of_a_full_one(tiny_model: Path, count: int):
+    check_padding(tiny_model, "cpu", count)
+
+
+def test_the_environment_names_all_that_bits_depend_on(tiny_model: Path):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 1, "cpu")
+    names = {"device", "torch_threads", "torch", "diffusers", "transformers", "tokenizers", "numpy", "encoder"}
+    assert engine.environment.keys() == {*names, "scheduler"}
+    assert engine.environment["scheduler"] == "PNDMScheduler" and "Pillow" in engine.environment["encoder"]
 
 
 def test_a_seed_and_a_prompt_each_change_the_image(tiny_model: Path):

@@ -3,11 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pipeline.core.config import EngineConfig, ModelConfig, RecipeConfig
 from pipeline.core.diffusion import DiffusionEngine
-from pipeline.core.engine_options import Memo, denoiser_of, remembering
+from pipeline.core.engine_options import Memo, attention, denoiser_of, remembering
 from pipeline.core.errors import InputError
 
 STEPS = 3
@@ -23,9 +24,9 @@ class Counting(nn.Module):
         return value * 2
 
 
-def images(directory: Path, options: EngineConfig) -> np.ndarray:
-    recipe = RecipeConfig(model=ModelConfig(id=str(directory)), width=16, height=16, num_inference_steps=STEPS)
-    engine = DiffusionEngine(directory, recipe, 3, "cpu", options)
+def images(directory: Path, options: EngineConfig, device: str = "cpu", **recipe: object) -> np.ndarray:
+    values = {"model": ModelConfig(id=str(directory)), "width": 16, "height": 16, "num_inference_steps": STEPS}
+    engine = DiffusionEngine(directory, RecipeConfig(**{**values, **recipe}), 3, device, options)
     return np.stack([image.pixels for image in engine.generate(["a bag", "a coat", "a bag"], [1, 2, 3])])
 
 
@@ -77,6 +78,25 @@ def test_the_text_is_projected_once_per_call_and_not_once_per_step(tiny_model: P
 def test_no_option_makes_another_image(tiny_model: Path, options: EngineConfig):
     difference = images(tiny_model, options).astype(int) - images(tiny_model, EngineConfig())
     assert np.abs(difference).max() <= 1
+
+
+def check_the_decoders_attention(name: str, device: str, dtype: torch.dtype) -> None:
+    """One head of 512 channels, which flash and cudnn cannot do; tests/gpu asks this of a GPU."""
+    heads = torch.randn(3, 1, 1, 64, 512, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    with attention(EngineConfig(attention=name)):
+        found = F.scaled_dot_product_attention(*heads)
+    torch.testing.assert_close(found, F.scaled_dot_product_attention(*heads), atol=0.01, rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["math", "flash", "efficient", "cudnn"])
+def test_a_layer_that_the_wanted_kernel_cannot_do_takes_another(name: str):
+    """On a CPU cudnn and efficient can do none."""
+    check_the_decoders_attention(name, "cpu", torch.float32)
+
+
+def test_a_kernel_that_can_do_nothing_here_is_an_input_error(tiny_model: Path):
+    with pytest.raises(InputError, match=r"engine.attention=cudnn is not there for float32 on cpu .*; give default"):
+        images(tiny_model, EngineConfig(attention="cudnn"))
 
 
 def test_a_pipeline_that_cannot_fuse_is_told_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -16,7 +17,8 @@ import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError, OutageError
-from pipeline.core.filesystems import open_filesystem
+from pipeline.core.filesystems import is_final, open_filesystem
+from tests.faults.store_proxy import StoreProxy
 from tests.s3_server import free_ports, running_s3_server
 
 
@@ -74,7 +76,6 @@ def test_a_bucket_that_is_not_there_is_an_input_error(s3_root: str) -> None:
         ("s3://key:word@bucket/x", "AWS_ENDPOINT_URL"),
         ("s3://bucket?region=x", "AWS_ENDPOINT_URL"),
         ("s3:///x", "bucket"),
-        ("foo://x", "s3://"),
     ],
 )
 def test_a_root_that_cannot_be_is_an_input_error(root: str, says: str) -> None:
@@ -91,6 +92,23 @@ def test_wrong_credentials_are_an_input_error_that_names_none(s3_root: str, monk
         assert "planted-secret" not in str(caught.value)
     finally:
         open_filesystem.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("answer", "final"),
+    [
+        ("When uploading part: AWS Error REQUEST_TIMEOUT during UploadPart operation (HTTP status 400): paused", False),
+        (
+            "AWS Error UNKNOWN (HTTP status 400) during PutObject operation: RequestTimeout: Your socket connection",
+            False,
+        ),
+        ("AWS Error UNKNOWN (HTTP status 400) during PutObject operation: InvalidArgument", True),
+        ("AWS Error ACCESS_DENIED during PutObject operation: no", True),
+        ("AWS Error SLOW_DOWN during PutObject operation (HTTP status 503)", False),
+    ],
+)
+def test_answers_that_will_not_change_are_told_from_the_others(answer: str, final: bool) -> None:
+    assert is_final(OSError(answer)) is final
 
 
 def read_schema(store: Store) -> pa.Schema:
@@ -153,3 +171,25 @@ def test_damaged_content_on_a_server_that_answers_is_no_outage(store: Store) -> 
     store.write_bytes("a", b"no parquet")
     with pytest.raises((OSError, pa.ArrowException)):
         store.read_with("a", lambda: read_schema(store))
+
+
+@pytest.mark.parametrize("megabytes", [3, 22])
+def test_an_upload_that_is_cut_leaves_the_old_object(
+    megabytes: int, store: Store, s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 MB go in parts: cut within the first, and after two."""
+    store.write_bytes("a", b"old")
+    new = bytes(range(256)) * 120_000
+    monkeypatch.setattr("pipeline.core.filesystems.OUTAGE_PATIENCE_S", 0)
+    with StoreProxy(os.environ["AWS_ENDPOINT_URL"]).serving() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        open_filesystem.cache_clear()
+        proxy.cut_after(megabytes << 20)
+        with pytest.raises(OutageError, match="cannot write"):
+            store.write_bytes("a", new)
+        assert proxy.faults
+        proxy.set_mode("pass")
+        assert store.read_bytes("a") == b"old" and store.list_names("") == ["a"]
+        store.write_bytes("a", new)
+        assert store.read_bytes("a") == new
+    open_filesystem.cache_clear()

@@ -89,6 +89,16 @@ def test_what_happened_adds_up_the_shards(table: ClusterTable) -> None:
     assert actual["images"] == 512 and actual["gpu_hours"] == pytest.approx(128 * 0.5 / 3600)
     assert actual["images_per_s_per_gpu"] == pytest.approx(8.0)
     assert actual["usd"] == pytest.approx(128 * 0.5 / 3600 * 3.6)
+    assert actual["stored_gb"] is None and actual["prompts_cut"] is None  # shards of before these were recorded
+
+
+def test_what_happened_counts_the_engine_and_not_the_wait_for_it(table: ClusterTable) -> None:
+    """Two shards in flight for 64 s each, with one engine that gave each of them 32 s."""
+    told = {"engine_s": 32.0, "stored_bytes": 5 * 10**8, "truncated": 3}
+    shards = [ShardSummary(k, 256 * k, 256, {"ok": 256}, {}, "", 100.0, 164.0, **told) for k in range(2)]
+    actual = what_happened(config(), table, "eight", "on_demand", iter(shards))
+    assert actual["gpu_hours"] == pytest.approx(64 / 3600)
+    assert (actual["stored_gb"], actual["prompts_cut"]) == (1.0, 6)
 
 
 def test_the_table_that_ships_is_valid_and_says_where_its_speeds_come_from() -> None:

@@ -1,6 +1,8 @@
 import hashlib
 import io
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,20 @@ def rows_of(store: Store, shard: int) -> list[dict]:
     return pq.read_table(path, filesystem=file_system).to_pylist()
 
 
+def failing_for(bad: int) -> Callable[..., list[GeneratedImage]]:
+    """The engine's own `generate`, but for one seed."""
+    generate = DiffusionEngine.generate
+
+    def broken(
+        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
+    ) -> list[GeneratedImage]:
+        if bad in seeds:
+            raise RuntimeError("no such\ncolour")
+        return generate(engine, prompts, seeds, scales)
+
+    return broken
+
+
 def test_a_shard_holds_its_prompts_with_decodable_images(maker: ShardMaker, store: Store):
     maker.make(1)
     rows = rows_of(store, 1)
@@ -70,15 +86,20 @@ def test_the_file_has_the_declared_schema_and_an_image_feature(maker: ShardMaker
     assert schema.equals(IMAGE_SCHEMA) and b'"_type": "Image"' in schema.metadata[b"huggingface"]
 
 
-def test_a_set_loads_with_the_datasets_library(maker: ShardMaker, store: Store, tmp_path: Path):
-    """Its images arrive decoded, since the schema says which column holds them."""
+def test_a_set_loads_with_the_datasets_library(
+    maker: ShardMaker, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its images arrive decoded, since the schema says which column holds them; a failed row has none."""
     from datasets import load_dataset
 
     maker.make(0)
-    file = store.uri(shard_path("images/x", 0))
-    loaded = load_dataset("parquet", data_files=file, split="train", cache_dir=str(tmp_path / "cache"))
-    assert [row["image"].size for row in loaded] == [(16, 16)] * 12
-    assert loaded["sha256"][:] == [row["sha256"] for row in rows_of(store, 0)]
+    bad = maker.prompt_rows(1)[2]["seed"]
+    monkeypatch.setattr(DiffusionEngine, "generate", failing_for(bad))
+    assert maker.make(1).counts == {"ok": 11, "failed": 1}
+    files = [store.uri(shard_path("images/x", shard)) for shard in (0, 1)]
+    loaded = load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    assert [row["image"] and row["image"].size for row in loaded] == [(16, 16)] * 14 + [None] + [(16, 16)] * 9
+    assert loaded["sha256"][:] == [row["sha256"] for shard in (0, 1) for row in rows_of(store, shard)]
 
 
 def test_an_image_does_not_depend_on_the_rows_around_it(maker: ShardMaker, store: Store, tiny_model: Path):
@@ -106,6 +127,22 @@ def test_shards_made_on_two_threads_are_those_made_one_by_one(maker: ShardMaker)
     assert together == alone
 
 
+def test_the_engines_seconds_of_shards_on_two_threads_are_no_more_than_the_clocks(
+    maker: ShardMaker, monkeypatch: pytest.MonkeyPatch
+):
+    def slow(engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]) -> list[Any]:
+        time.sleep(0.05)
+        return [GeneratedImage(PIXELS, is_nsfw=False)] * len(prompts)
+
+    monkeypatch.setattr(DiffusionEngine, "generate", slow)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(maker.make, range(3)))
+    wall_s = time.perf_counter() - began
+    assert 3 * 3 * 0.05 <= sum(summary.engine_s or 0 for summary in made) <= wall_s
+    assert made[0].stored_bytes == sum(len(row["image"]["bytes"]) for row in rows_of(maker._store, 0))
+
+
 def test_the_next_shard_is_drawn_while_one_is_written(maker: ShardMaker, monkeypatch: pytest.MonkeyPatch):
     """The first shard's write waits until the second one's images are there; without the overlap that is for ever."""
     drawn, write, rows = threading.Event(), Store.write_bytes, ShardMaker.rows
@@ -131,18 +168,9 @@ def test_a_row_that_fails_stays_a_row_and_spoils_no_other(
     maker: ShardMaker, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     bad = maker.prompt_rows(0)[2]["seed"]
-    generate = DiffusionEngine.generate
-
-    def broken(
-        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
-    ) -> list[GeneratedImage]:
-        if bad in seeds:
-            raise RuntimeError("no such\ncolour")
-        return generate(engine, prompts, seeds, scales)
-
     good = maker.make(0)
     reference = rows_of(store, 0)
-    monkeypatch.setattr(DiffusionEngine, "generate", broken)
+    monkeypatch.setattr(DiffusionEngine, "generate", failing_for(bad))
     summary = maker.make(0)
     rows = rows_of(store, 0)
     assert summary.counts == {"ok": 11, "failed": 1} and summary.reasons == {"RuntimeError: no such colour": 1}

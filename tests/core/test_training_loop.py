@@ -51,16 +51,22 @@ def small_network() -> SmallNetwork:
 
 def train(settings: TrainConfig, network: nn.Module, first_epoch: int = 0) -> list[tuple[int, EpochMetrics]]:
     done: list[tuple[int, EpochMetrics]] = []
-    state = start_training(settings, network)
-    run_epochs(settings, state, four_colours(), CPU, first_epoch, lambda n, m: done.append((n, m)))
+    device = torch.device(settings.device)
+    state = start_training(settings, network.to(device))
+    run_epochs(settings, state, four_colours(), device, first_epoch, lambda n, m: done.append((n, m)))
     return done
 
 
-def test_it_learns() -> None:
-    done = train(SETTINGS.model_copy(update={"epochs": 25}), small_network())
+def check_it_learns(**settings: object) -> None:
+    """tests/gpu asks this of a GPU."""
+    done = train(SETTINGS.model_copy(update={"epochs": 25, **settings}), small_network())
     assert done[0][1]["accuracy"] < 0.6
     assert done[-1][1]["accuracy"] > 0.9
     assert done[-1][1]["loss"] < done[0][1]["loss"] / 2
+
+
+def test_it_learns() -> None:
+    check_it_learns()
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

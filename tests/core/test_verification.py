@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
-from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.artifact import Store
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.shard_maker import shard_bytes, summarize
 from pipeline.core.verification import check_shard
 from tests.image_sets import small_config, write_image_set
+from tests.spoilt_rows import SPOILT, Rows
 
 SIZE = 30
-Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -56,35 +52,6 @@ def test_an_honest_failed_row_is_no_fault(sound: tuple[Store, Recipe], tmp_path:
     nothing = dict.fromkeys(("image", "width", "height", "sha256", "pixel_std"))
     rows[3] = {**rows[3], **nothing, "status": FAILED, "reason": "x"}
     assert faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0)), tmp_path) == []
-
-
-def png(size: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (size, size)).save(file, "PNG")
-    return file.getvalue()
-
-
-def with_image(row: dict[str, Any], data: bytes) -> dict[str, Any]:
-    return {**row, "image": {"bytes": data, "path": None}, "sha256": sha256_bytes(data)}
-
-
-SPOILT: dict[str, tuple[Callable[[Rows], Rows], str]] = {
-    "a row twice": (lambda rows: [rows[0], rows[0], *rows[2:]], "row 31 has image_id"),
-    "a row less": (lambda rows: rows[:-1], "it holds 29 rows instead of 30"),
-    "rows in another order": (lambda rows: rows[::-1], "27 more rows"),
-    "another seed": (lambda rows: [{**rows[0], "seed": 5}, *rows[1:]], "row 30 has another seed"),
-    "changed bytes": (
-        lambda rows: [{**rows[0], "image": {"bytes": b"x", "path": None}}, *rows[1:]],
-        "its bytes do not have its sha256",
-    ),
-    "no image": (lambda rows: [with_image(rows[0], b"no image"), *rows[1:]], "cannot be decoded"),
-    "half an image": (
-        lambda rows: [with_image(rows[0], rows[0]["image"]["bytes"][:-30]), *rows[1:]],
-        "cannot be decoded",
-    ),
-    "another size": (lambda rows: [with_image(rows[0], png(8)), *rows[1:]], "its image is 8x8 pixels"),
-    "ok without an image": (lambda rows: [{**rows[0], "image": None}, *rows[1:]], "status ok without an image"),
-}
 
 
 @pytest.mark.parametrize("name", SPOILT)

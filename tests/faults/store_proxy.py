@@ -7,7 +7,7 @@ import re
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ class StoreProxy:
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self.faults = 0
+        self._bytes_left: int | None = None
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -48,6 +49,20 @@ class StoreProxy:
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def cut_after(self, num_bytes: int) -> None:
+        """When so many more bytes have gone to the server, all connections are cut and from then on it says 500."""
+        self._bytes_left = num_bytes
+
+    def _count(self, num_bytes: int) -> None:
+        with self._lock:
+            if self._bytes_left is None:
+                return
+            self._bytes_left -= num_bytes
+            if self._bytes_left > 0:
+                return
+            self._bytes_left = None
+        self.set_mode("500")
 
     @contextmanager
     def serving(self) -> Iterator[StoreProxy]:
@@ -75,7 +90,7 @@ class StoreProxy:
                 with socket.create_connection(self._target) as server, self._known(server):
                     back = threading.Thread(target=copy, args=(server, client), daemon=True)
                     back.start()
-                    copy(client, server)
+                    copy(client, server, self._count)
                     back.join()
                 return
             read_request(client)
@@ -86,11 +101,12 @@ class StoreProxy:
                 client.recv(1)  # until the client gives up, or the mode changes
 
 
-def copy(source: socket.socket, sink: socket.socket) -> None:
-    """Until one side ends; then both are cut, as a broken line would be."""
+def copy(source: socket.socket, sink: socket.socket, count: Callable[[int], None] = lambda _: None) -> None:
+    """Until one side ends; then both are cut, as a broken line would be. `count` hears of all that goes through."""
     try:
         while data := source.recv(1 << 16):
             sink.sendall(data)
+            count(len(data))
     except OSError:
         pass
     for each in (source, sink):

@@ -48,7 +48,18 @@ def test_jobs_bench_scale_publishes_resumes_and_holds_shards_in_flight(cli: Cli,
 
 def test_jobs_bench_gpu_compares_options_in_a_tiny_shape(cli: Cli) -> None:
     words = ["--shape", "tiny", "--device", "cpu", "--dtype", "float32", "--num-inference-steps", "2"]
-    given = ["--batch-size", "2", "--repeats", "1", "--option", "none", "--option", "channels_last"]
+    given = [
+        "--batch-size",
+        "2",
+        "--try-batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--option",
+        "none",
+        "--option",
+        "channels_last",
+    ]
     found = lines(cli("jobs.bench", "gpu", *words, *given, env={"OMP_NUM_THREADS": "1"}))
     assert [line.get("variant") for line in found] == ["matmul", "plain pipeline", "none", "channels_last", None]
     assert found[-1]["best"] in [{k: v for k, v in line.items() if k != "bench"} for line in found[2:4]]

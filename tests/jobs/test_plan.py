@@ -27,7 +27,7 @@ def test_what_is_there_already_stands_beside_the_plan(run, tmp_path: Path) -> No
     sets = [word for setting in words for word in ("--set", setting)]
     code, out, _ = run("plan", "--preset", "fashion", "--root", str(tmp_path), *sets)
     assert code == 0 and "120 of 10 classes" in out and "measured on the 2 shards" in out
-    assert "there already  60 images" in out
+    assert "there already  60 images" in out and " GB, 0 prompts cut" in out
 
 
 @pytest.mark.parametrize(

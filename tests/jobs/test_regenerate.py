@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.regenerate import describe
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.identity import image_id
@@ -74,6 +75,34 @@ def test_another_environment_explains_it_and_says_how_far_apart(
     code, out, _ = call(root, "--image-id", str(identifier))
     assert code == 0 and "dB (ok then, ok now)" in out
     assert "device: NVIDIA H100 then" in out and "torch: 1.0 then" in out
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"is_equal": True, "has_equal_pixels": True}, "bit-equal"),
+        (
+            {"has_equal_pixels": True, "psnr_db": 100.0},
+            "the same pixels in other bytes of the file; encoder: a then, b now",
+        ),
+        ({"stored_status": "failed", "status": "failed"}, "failed both times"),
+        ({"status": "failed"}, "no two pictures of one size to compare (ok then, failed now); encoder: a then, b now"),
+        ({"psnr_db": 31.25}, "PSNR 31.2 dB (ok then, ok now); encoder: a then, b now"),
+    ],
+)
+def test_a_comparison_in_words(values: dict[str, object], says: str) -> None:
+    other = {"is_equal": False, "has_equal_pixels": False, "psnr_db": None, "stored_status": "ok", "status": "ok"}
+    about = {"image_id": 7, "shard": 2, "differs": {"encoder": ("a", "b")}}
+    assert describe({**about, **other, **values}).startswith(f"image 7 in shard 2: {says}")
+
+
+def test_a_torn_shard_is_one_line(made: Path, config: RunConfig, tmp_path: Path, call) -> None:
+    root = shutil.copytree(made, tmp_path / "runs")
+    path = root / shard_path(resolve_recipe(config).images_dir, 0)
+    path.write_bytes(path.read_bytes()[:-9])
+    code, out, err = call(root, "--image-id", str(image_id(0, 0)))
+    assert code == 1 and "Traceback" not in out + err
+    assert "shard-000000.parquet is damaged" in err and "jobs.verify --repair" in err
 
 
 @pytest.mark.parametrize(

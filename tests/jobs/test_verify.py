@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.generate import generate
+from tests.bad_input import tree
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -70,6 +74,54 @@ def test_a_manifest_that_is_wrong_is_found(root: Path, config: RunConfig, call) 
     assert code == 1 and "it says ok 39, its shards say 40" in err
     assert call(root, "--repair")[0] == 0
     assert json.loads(path.read_text()) == json.loads(right)
+
+
+@pytest.fixture
+def copied(root: Path, config: RunConfig, tmp_path: Path) -> Path:
+    """The shards' folder of a copy of that set, to be changed."""
+    return shutil.copytree(root, tmp_path / "runs") / resolve_recipe(config).images_dir / "shards"
+
+
+def test_a_repair_that_cannot_be_made_here_changes_nothing(copied: Path, call) -> None:
+    (copied / "shard-000001.parquet").write_bytes(b"torn")
+    before = tree(copied.parents[2])
+    gpu = ["--set", "generate.device=cuda", "--set", "generate.num_gpus_per_actor=1"]
+    code, _, err = call(copied.parents[2], "--repair", *gpu)
+    assert code == 2 and "this machine has no usable GPU" in err
+    assert tree(copied.parents[2]) == before
+
+
+def test_an_interrupted_extension_is_mended_up_to_its_highest_shard(copied: Path, call) -> None:
+    """Shard 4 is torn and 5 is not there; the manifest knows of 4 shards, 0 to 3."""
+    (copied / "shard-000004.parquet").write_bytes(b"torn")
+    (copied / "shard-000006.parquet").write_bytes(b"torn")
+    root = copied.parents[2]
+    code, _, err = call(root)
+    assert code == 1 and "shard-000005.parquet: it is not there" in err and "2 bad and 1 missing of 7 shards" in err
+    code, out, _ = call(root, "--repair", "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["repaired"] == [4, 5, 6]
+    code, out, _ = call(root)
+    assert code == 0 and "70 images in 7 shards" in out
+
+
+def test_a_shard_that_is_bad_again_is_no_repair(copied: Path, call, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copied / "shard-000001.parquet").write_bytes(b"torn")
+    monkeypatch.setattr("pipeline.stages.verify.generate", lambda *_, **__: None)
+    monkeypatch.setattr("pipeline.stages.verify.publish_manifest", lambda *_: None)
+    code, _, err = call(copied.parents[2], "--repair")
+    assert code == 1 and "1 of 1 shards are bad again" in err
+
+
+def test_strangers_are_named_and_what_killed_writers_left_is_removed(copied: Path, call) -> None:
+    (copied / "shard-1.parquet").write_bytes(b"")
+    old, young = copied / ".shard-000001.parquet.0f.tmp", copied / ".shard-000002.parquet.0f.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 4000,) * 2)
+    code, out, err = call(copied.parents[2])
+    assert code == 0 and "shard-1.parquet: no shard" in err and "1 files of killed writers, --repair" in out
+    assert call(copied.parents[2], "--repair")[0] == 0
+    assert not old.exists() and young.exists()
 
 
 def test_a_set_that_is_not_there_is_named(tmp_path: Path, call) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,11 +12,17 @@ import pytest
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
+from pipeline.core.errors import OutageError, WorkError
+from pipeline.core.filesystems import open_filesystem
 from pipeline.core.image_set import shard_path
+from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.generate import generate
+from pipeline.stages.preflight import _try_one_image, check_storage
+from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.train import train
 from pipeline.stages.verify import verify
+from tests.s3_server import READER_KEY
 from tests.tiny_sets import tiny_config
 
 
@@ -49,3 +56,36 @@ def test_a_set_is_made_verified_repaired_and_trained_on(ray_on_s3: None, s3_root
     names = store.list_names(model["model_dir"])
     assert names == ["config.json", MANIFEST, "metrics.jsonl", "model.safetensors"]
     assert model["data"]["set_sha256"] == made["set_sha256"]
+
+
+def test_a_worker_whose_key_only_reads_is_found_by_the_preflight(
+    s3_root: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the preflight runs on the worker, in this process: the driver's key may write, the worker's may not."""
+    config, store = tiny_config(tiny_model), Store.open(f"{s3_root}/{uuid.uuid4().hex}")
+    recipe = resolve_recipe(config)
+    parts = ensure_prompt_table(config, recipe, store)["parts"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER_KEY)
+    open_filesystem.cache_clear()
+    try:
+        with pytest.raises(
+            WorkError, match=r"cannot write s3://.*preflight.json: .*ACCESS_DENIED.*mend the permission"
+        ):
+            _try_one_image(config, recipe.prompts_dir, recipe.images_dir, store, parts, lambda *_, **__: None)
+    finally:
+        open_filesystem.cache_clear()
+
+
+def test_a_storage_that_does_not_answer_is_not_waited_for_before_a_run(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.stages.preflight.CHECK_PATIENCE_S", 0.5)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    open_filesystem.cache_clear()
+    began = time.monotonic()
+    try:
+        with pytest.raises(OutageError, match="cannot write"):
+            check_storage(Store(f"{s3_root}/x"), "images/0")
+    finally:
+        open_filesystem.cache_clear()
+    assert time.monotonic() - began < 60
