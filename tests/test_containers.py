@@ -162,6 +162,13 @@ def test_the_job_is_one_of_ours_on_the_cluster_of_base() -> None:
     assert words[words.index("--root") + 1].startswith("s3://")
 
 
+def test_a_job_on_a_shared_cluster_asks_for_no_retry_that_would_remove_it() -> None:
+    for path in (REPOSITORY / "k8s").rglob("*.yaml"):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if document["kind"] == "RayJob":
+                assert not {"clusterSelector", "backoffLimit"} <= set(document["spec"]), path
+
+
 def test_pods_and_policy_are_kubernetes_own_kinds(ray_cluster_spec: dict[str, Any]) -> None:
     import kubernetes_validate as validator
 
