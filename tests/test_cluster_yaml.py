@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,12 @@ def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_
 
 def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[str, Any]) -> None:
     assert config["setup_commands"][0].endswith("make setup")
-    assert {".venv", "runs", ".git"} <= set(config["rsync_exclude"])
+    left = config["rsync_exclude"]
+    assert {"/.venv", "/runs", "/.git"} <= set(left)
+    # By rsync's rules a name behind "/" is the entry at the root alone; without it, pipeline/presets/runs too.
+    assert all(re.fullmatch(r"/[a-z.]+", pattern) for pattern in left)
+    listed = subprocess.run(["git", "ls-files"], cwd=CLUSTER.parent, capture_output=True, text=True, check=True)
+    assert not {f"/{path.partition('/')[0]}" for path in listed.stdout.splitlines()} & set(left)
 
 
 def test_dashboard_is_not_open_to_the_network(config: dict[str, Any]) -> None:

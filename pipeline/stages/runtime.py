@@ -16,16 +16,12 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 import ray
 import ray.exceptions
 
+from pipeline.core.cluster import cluster_address
 from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.head_watch import answers_within, head_watched
 
 JOIN_TIMEOUT_S = 30.0
 """How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
-
-
-def cluster_address() -> str | None:
-    """The cluster that this process's job belongs to; None when Ray starts here, with the job, and ends with it."""
-    return os.environ.get("RAY_ADDRESS")
 
 
 def belong_to(address: str | None) -> None:

@@ -63,7 +63,7 @@ def test_a_jobs_exit_code_and_error_line_come_back_with_the_resume_command(head:
     command = ["--address", head.address, "--", "python", "-m", "jobs.generate", "--preset", "fashion"]
     failed = cli("jobs.submit", *command, env=dict(head.client_environment))
     assert failed.code == 2, str(failed)  # the default root is a directory that would go with the job
-    assert "error: --root 'runs' would lie in the job's temporary directory" in failed.stdout
+    assert "error: --root 'runs' would lie on one node of the cluster" in failed.stdout
     assert f"resume: python -m jobs.submit {' '.join(command)}" in failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
 
