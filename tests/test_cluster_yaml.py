@@ -7,6 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.model
+import botocore.validate
 import jsonschema
 import pytest
 import yaml
@@ -50,6 +53,17 @@ def test_every_node_names_an_image_and_instance(config: dict[str, Any]) -> None:
     images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
     assert len(images) == 1 and images.pop().endswith(":1")  # a version: no image may move under a cluster
     assert all("IamInstanceProfile" in node["node_config"] for node in groups(config).values())
+
+
+def test_aws_knows_every_key_of_the_nodes(config: dict[str, Any]) -> None:
+    operation = botocore.loaders.Loader().load_service_model("ec2", "service-2")
+    shape = botocore.model.ServiceModel(operation).operation_model("RunInstances").input_shape
+    counts = {"MinCount": 1, "MaxCount": 1}  # which Ray adds
+    validator = botocore.validate.ParamValidator()
+    for node in config["available_node_types"].values():
+        assert not validator.validate({**node["node_config"], **counts}, shape).has_errors(), node
+        planted = {**node["node_config"], **counts, "InstanceTyp": "x"}
+        assert "InstanceTyp" in validator.validate(planted, shape).generate_report()
 
 
 def test_only_the_first_gpu_group_is_spot(config: dict[str, Any]) -> None:
@@ -96,7 +110,8 @@ def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert ". ~/synthclones/cluster.env" in config[commands][-1]
     for ignored in (".gitignore", ".rayignore"):
-        assert "/cluster.env" in (CLUSTER.parent / ignored).read_text().splitlines()
+        named = (CLUSTER.parent / ignored).read_text().splitlines()
+        assert {"/cluster.env", ".env", "*.pem", ".netrc"} <= set(named)
 
 
 def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[str, Any]) -> None:
@@ -104,7 +119,7 @@ def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[st
     left = config["rsync_exclude"]
     assert {"/.venv", "/runs", "/.git"} <= set(left)
     # By rsync's rules a name behind "/" is the entry at the root alone; without it, pipeline/presets/runs too.
-    assert all(re.fullmatch(r"/[a-z.]+", pattern) for pattern in left)
+    assert all(re.fullmatch(r"/[a-z.]+", pattern) for pattern in set(left) - {".env", "*.pem", ".netrc"})
     listed = subprocess.run(["git", "ls-files"], cwd=CLUSTER.parent, capture_output=True, text=True, check=True)
     assert not {f"/{path.partition('/')[0]}" for path in listed.stdout.splitlines()} & set(left)
 

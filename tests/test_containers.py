@@ -5,6 +5,7 @@ The manifests were held once against KubeRay's own schemas (docs/log.md); here s
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -35,6 +36,13 @@ def test_bases_are_pinned_and_have_one_python() -> None:
     assert set(bases) == {"CPU_BASE", "GPU_BASE"}
     for base in bases.values():
         assert re.fullmatch(r"[a-z/]+:[a-z0-9.-]*(ubuntu)?24\.04", base), base
+
+
+def test_the_gpu_base_has_the_cuda_of_the_locked_libraries() -> None:
+    base = re.search(r"^ARG GPU_BASE=nvidia/cuda:(\d+)\.", DOCKERFILE, re.MULTILINE)
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    majors = set(re.findall(r"^nvidia-cuda-runtime(?:-cu\d+)?==(\d+)\.", lock, re.MULTILINE))
+    assert base and majors == {base[1]}
 
 
 @pytest.mark.parametrize("stage", ["cpu", "gpu"])
@@ -160,6 +168,46 @@ def test_the_job_is_one_of_ours_on_the_cluster_of_base() -> None:
     words = job["spec"]["entrypoint"].split()
     assert words[:2] == ["python", "-m"] and (REPOSITORY / f"{words[2].replace('.', '/')}.py").exists()
     assert words[words.index("--root") + 1].startswith("s3://")
+
+
+def patched(overlay: str) -> dict[str, Any]:
+    """The RayCluster of base under an overlay's JSON patches (RFC 6902), as `kubectl kustomize` makes it."""
+    (cluster,) = json.loads(json.dumps(documents("base/raycluster.yaml")))  # what YAML's aliases share, apart
+    (kustomization,) = documents(f"overlays/{overlay}/kustomization.yaml")
+    for patch in kustomization["patches"]:
+        assert patch["target"] == {"kind": cluster["kind"], "name": cluster["metadata"]["name"]}
+        for step in yaml.safe_load(patch["patch"]):
+            *above, last = [word.replace("~1", "/").replace("~0", "~") for word in step["path"].split("/")[1:]]
+            parent: Any = cluster
+            for word in above:
+                parent = parent[int(word) if isinstance(parent, list) else word]
+            if step["op"] == "add" and last == "-":
+                parent.append(step["value"])
+                continue
+            key = int(last) if isinstance(parent, list) else last
+            assert step["op"] == "add" or parent[key] is not None  # what is removed or replaced must be there
+            if step["op"] == "remove":
+                del parent[key]
+            else:
+                parent[key] = step["value"]
+    spec: dict[str, Any] = cluster["spec"]
+    return spec
+
+
+def test_the_cpu_overlay_takes_the_gpu_groups_away() -> None:
+    assert [group["groupName"] for group in patched("cpu")["workerGroupSpecs"]] == ["cpu"]
+
+
+def test_the_gke_overlay_patches_the_groups_that_it_means() -> None:
+    groups = {group["groupName"]: group["template"]["spec"] for group in patched("gke")["workerGroupSpecs"]}
+    accelerator, spot = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot"
+    assert {name: pod["nodeSelector"] for name, pod in groups.items()} == {
+        "cpu": {"kubernetes.io/os": "linux"},
+        "gpu-spot": {accelerator: "nvidia-l4", spot: "true"},
+        "gpu-on-demand": {accelerator: "nvidia-tesla-t4"},
+    }
+    tolerated = {name: {rule["key"] for rule in pod.get("tolerations", [])} for name, pod in groups.items()}
+    assert tolerated == {"cpu": set(), "gpu-spot": {"nvidia.com/gpu", spot}, "gpu-on-demand": {"nvidia.com/gpu"}}
 
 
 def test_a_job_on_a_shared_cluster_asks_for_no_retry_that_would_remove_it() -> None:
