@@ -1,4 +1,4 @@
-"""Known holes in the locked packages, by pip-audit: `make audit`. A finding fails, a service that is silent does not."""
+"""Known holes in the locked packages, by pip-audit: `make audit`. A finding fails, a silent service does not."""
 
 from __future__ import annotations
 

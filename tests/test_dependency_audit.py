@@ -38,7 +38,7 @@ def test_a_finding_fails_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
     "program",
     [
         report(SKIPPED, SKIPPED),
-        says("Traceback\nrequests.exceptions.ConnectionError: pypi.org", "stderr", 1),
+        says("Traceback\nrequests.exceptions.ConnectionError: Max retries exceeded", "stderr", 1),
         [sys.executable, "-c", "import time; time.sleep(60)"],
     ],
     ids=["a mirror without advisories", "no network", "silence"],
