@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,27 @@ def test_aws_knows_every_key_of_the_nodes(config: dict[str, Any]) -> None:
         assert not validator.validate({**node["node_config"], **counts}, shape).has_errors(), node
         planted = {**node["node_config"], **counts, "InstanceTyp": "x"}
         assert "InstanceTyp" in validator.validate(planted, shape).generate_report()
+
+
+def allowed(name: str) -> dict[str, list[str]]:
+    """Resource -> actions of a policy in aws/."""
+    policy = json.loads((CLUSTER.parent / "aws" / name).read_text(encoding="utf-8"))
+    assert policy["Version"] == "2012-10-17" and all(rule["Effect"] == "Allow" for rule in policy["Statement"])
+    return {rule["Resource"]: [rule["Action"]] if isinstance(rule["Action"], str) else rule["Action"]
+            for rule in policy["Statement"]}  # fmt: skip
+
+
+def test_the_policies_give_head_and_nodes_what_the_file_makes_them_do(config: dict[str, Any]) -> None:
+    role = {node["node_config"]["IamInstanceProfile"]["Name"] for node in groups(config).values()}
+    image = config["available_node_types"]["head"]["node_config"]["ImageId"].split(":")[2]
+    account = f"{config['provider']['region']}:123456789012"
+    assert allowed("head-policy.json") == {
+        f"arn:aws:iam::123456789012:role/{role.pop()}": ["iam:PassRole"],
+        f"arn:aws:ssm:{account}:parameter{image}": ["ssm:GetParameters"],
+    }
+    bucket = allowed("node-policy.json")
+    assert bucket["arn:aws:s3:::bucket"] == ["s3:ListBucket"]
+    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= set(bucket["arn:aws:s3:::bucket/*"])
 
 
 def test_only_the_first_gpu_group_is_spot(config: dict[str, Any]) -> None:

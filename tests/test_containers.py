@@ -6,6 +6,7 @@ The manifests were held once against KubeRay's own schemas (docs/log.md); here s
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -75,6 +76,37 @@ def test_the_install_step_is_the_makefiles_own_and_finds_what_it_needs(tmp_path:
     ]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_install_step_makes_an_environment_that_runs_the_sources_of_the_image(tmp_path: Path) -> None:
+    """The setup stage in a clean folder: its COPYs, and its RUNs but for Debian's packages and paths of root's."""
+    cache = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=False, env=with_uv()).stdout
+    ran = []
+    for word, rest in stages()["setup"]:
+        if word == "COPY":
+            *names, place = rest.split()[1:]
+            for name in names:
+                source = REPOSITORY / name
+                copy = shutil.copytree if source.is_dir() else shutil.copy
+                copy(source, tmp_path / (place if source.is_dir() else name))
+        elif word == "RUN" and not re.search(r"apt-get|/opt/", rest):
+            line = rest.replace("/tmp/uv", str(tmp_path / "uv")).replace("/tmp", str(tmp_path))
+            if cache:  # the machine's own saves a download of 6.4 GB; the line's would be empty
+                line = line.replace(f"UV_CACHE_DIR={tmp_path / 'uv'}", f"UV_CACHE_DIR={cache.strip()}")
+            subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+            ran.append(line)
+    assert len(ran) == 1
+    program = [tmp_path / ".venv/bin/python", "-m", "jobs.generate", "--preset", "fashion", "--dry-run"]
+    done = subprocess.run(program, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "images_per_class" in done.stdout
+
+
+def with_uv() -> dict[str, str]:
+    """An environment whose PATH has the Makefile's uv."""
+    (folder,) = (REPOSITORY / ".uv").glob("*/bin")
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 def test_the_image_gets_the_sources_and_nothing_else() -> None:
     copied = {
         name
@@ -135,6 +167,23 @@ def test_every_pod_is_confined_probed_and_limited(ray_cluster_spec: dict[str, An
         assert container["resources"]["requests"] == container["resources"]["limits"], name
         assert {"readinessProbe", "livenessProbe"} <= set(container) and pod["nodeSelector"], name
         assert pod["automountServiceAccountToken"] is (name == "head"), name
+
+
+def test_the_documented_quota_holds_all_groups_at_their_limit(ray_cluster_spec: dict[str, Any]) -> None:
+    counts = {group["groupName"]: group["maxReplicas"] for group in ray_cluster_spec["workerGroupSpecs"]}
+    asked = [
+        (counts.get(name, 1), pod["containers"][0]["resources"]["requests"])
+        for name, pod in pods(ray_cluster_spec).items()
+    ]
+    text = (REPOSITORY / "docs" / "clusters.md").read_text(encoding="utf-8")
+    quota = re.search(r"--hard=requests.cpu=(\d+),requests.memory=(\d+)Gi,requests.nvidia.com/gpu=(\d+)", text)
+    assert quota
+    cpus = sum(count * int(request["cpu"]) for count, request in asked)
+    memory = sum(count * int(request["memory"].removesuffix("Gi")) for count, request in asked)
+    gpus = sum(count * int(request.get("nvidia.com/gpu", 0)) for count, request in asked)
+    # 1 CPU and 1 GiB for the autoscaler beside the head and a job's submitter.
+    assert (cpus + 1 <= int(quota[1]), memory + 1 <= int(quota[2]), gpus) == (True, True, int(quota[3]))
+    assert f"ask for {cpus} CPUs" in text and f"{memory} GiB of memory and {gpus} GPUs" in text
 
 
 def test_only_gpu_pods_take_gpus_and_tolerate_their_nodes(ray_cluster_spec: dict[str, Any]) -> None:
