@@ -28,7 +28,7 @@ def words_for(command: click.Command, option: str) -> list[str]:
     """What the command must be given before it looks at its places."""
     words = []
     for parameter in command.params:
-        if parameter.opts[0] == "--preset" and not parameter.default:
+        if parameter.opts[0] == "--preset":
             words += ["--preset", "fashion"]
         elif parameter.required and parameter.opts[0] != option:
             value = parameter.type.choices[0] if isinstance(parameter.type, click.Choice) else "/1"
