@@ -3,7 +3,7 @@
 # An own package index comes by the usual variables of pip and uv as build arguments.
 # Both bases are Ubuntu 24.04, so both have the same Python, to the patch: Ray refuses to mix them.
 ARG CPU_BASE=ubuntu:24.04
-ARG GPU_BASE=nvidia/cuda:12.8.1-base-ubuntu24.04
+ARG GPU_BASE=nvidia/cuda:13.0.1-base-ubuntu24.04
 
 FROM ${CPU_BASE} AS setup
 ARG PIP_INDEX_URL UV_DEFAULT_INDEX

@@ -18,7 +18,7 @@ export UV_HTTP_TIMEOUT ?= 300
 # pip warns root of installing into the system; it installs into .uv here.
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: help setup data demo test lint format bench docs lock clean
+.PHONY: help setup data demo test lint audit format bench docs lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-8s %s\n' "$$name" "$$what"; done
@@ -47,10 +47,14 @@ test: data  ## the tests, CPU only, two files at a time
 	@# A worker that crashes ends the run with its test's name; restarting it under loadfile would wait for ever.
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --max-worker-restart 0
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipeline jobs tune
+	$(BIN)/hadolint Dockerfile
+
+audit: setup  ## look the locked packages up among known vulnerabilities
+	$(BIN)/python -m tests.dependency_audit
 
 format: setup  ## put the code into its form
 	$(BIN)/ruff check --fix .

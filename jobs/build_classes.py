@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.cli import print_summary, run_job
+from pipeline.cli import check_outlives, print_summary, run_job
 from pipeline.core.artifact import Store
 from pipeline.core.class_building import build_class_table, read_class_list
 from pipeline.core.classes import class_table_bytes, load_class_table
@@ -44,6 +44,7 @@ def main(
     json_output: bool,
 ) -> None:
     """Parse, build the table, write it, print a summary."""
+    check_outlives("--root", root)
     try:
         TypeAdapter(Name).validate_python(name)  # it becomes a file name
     except ValidationError:

@@ -54,7 +54,16 @@ def main(
     base = submission_id(words, name)
     variables = job_environment(os.environ, names)
 
-    from pipeline.stages.submission import DEFAULT_ADDRESS, check_size, connect, follow, package_sizes, submit_or_follow
+    from pipeline.stages.submission import (
+        DEFAULT_ADDRESS,
+        check_size,
+        connect,
+        follow,
+        package_sizes,
+        sender,
+        sent_when_and_by,
+        submit_or_follow,
+    )
 
     sizes = package_sizes(folder)
     check_size(sizes, max_mib)
@@ -73,12 +82,16 @@ def main(
             entrypoint=line,
             submission_id=job_id,
             entrypoint_num_cpus=num_cpus,
+            metadata=sender(),
             runtime_env={"working_dir": str(folder), "env_vars": variables},
         )
 
-    job_id, is_new = submit_or_follow(client, base, submit)
+    job_id, under_way = submit_or_follow(client, base, submit)
     again = shlex.join(["python", "-m", "jobs.submit", *(word for word in sys.argv[1:] if word != "--no-wait")])
-    click.echo(f"{'sent' if is_new else 'already under way'}: {job_id} at {where}", err=True)
+    if under_way is None:
+        click.echo(f"sent: {job_id} at {where}", err=True)
+    else:  # its code is its sender's, who may be somebody else
+        click.echo(f"already under way: {job_id} at {where}, {sent_when_and_by(under_way)}, with that code", err=True)
     sent["submission_id"] = job_id
     if no_wait:
         print_summary(f"follow or resume: {again}", {**sent, "status": "sent"}, json_output)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli import print_summary, run_job
+from pipeline.cli import check_outlives, print_summary, run_job
 from pipeline.core.datasets import find_fashion_mnist
 from pipeline.core.generator_config import load_generator_config
 
@@ -22,6 +22,8 @@ from pipeline.core.generator_config import load_generator_config
 @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
 def main(preset: str, overrides: tuple[str, ...], data_dir: str | None, work: str, out: str, json_output: bool) -> None:
     """Parse, train, print a summary."""
+    check_outlives("--out", out)
+    check_outlives("--work", work)
     config = load_generator_config(preset, overrides)
     directory = find_fashion_mnist(data_dir)
     from pipeline.core.generator_train import train_generator  # diffusers takes seconds: after the cheap checks

@@ -15,6 +15,7 @@ import click
 import yaml
 
 from pipeline.core.artifact import Store
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config, nearest, preset_names
 from pipeline.core.errors import InputError, WorkError
@@ -101,7 +102,7 @@ def job_options_with(
             given = {key: arguments.pop(_parameter(option)) for option, key in keys.items()}
             extra = [f"{key}={value}" for key, value in given.items() if value is not None]
             config = load_config(preset, config_files, [*overrides, *extra])
-            _check_outlives(root)
+            check_outlives("--root", root)
             store = Store.open(root)
             if dry_run and not plans:
                 click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
@@ -113,12 +114,12 @@ def job_options_with(
     return decorate
 
 
-def _check_outlives(root: str) -> None:
-    """Raises `InputError` for a relative root in the copy of a working directory that a submitted job runs in."""
-    if "://" not in root and not Path(root).is_absolute() and "working_dir_files" in Path.cwd().parts:
+def check_outlives(option: str, place: str) -> None:
+    """Raises `InputError` for a relative place to write to in a job of a cluster: it would be lost with job or pod."""
+    if cluster_address() is not None and "://" not in place and not Path(place).is_absolute():
         raise InputError(
-            f"--root {root!r} would lie in the job's temporary directory on the cluster and be lost with it; give "
-            "--root a URI (s3://bucket/prefix) or the absolute path of a disk that all nodes share"
+            f"{option} {place!r} would lie on one node of the cluster, in what ends with the job or the node; give "
+            f"{option} a URI (s3://bucket/prefix) or the absolute path of a disk that all nodes share"
         )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.model
+import botocore.validate
 import jsonschema
 import pytest
 import yaml
@@ -48,6 +53,38 @@ def test_every_node_names_an_image_and_instance(config: dict[str, Any]) -> None:
     images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
     assert len(images) == 1 and images.pop().endswith(":1")  # a version: no image may move under a cluster
     assert all("IamInstanceProfile" in node["node_config"] for node in groups(config).values())
+
+
+def test_aws_knows_every_key_of_the_nodes(config: dict[str, Any]) -> None:
+    operation = botocore.loaders.Loader().load_service_model("ec2", "service-2")
+    shape = botocore.model.ServiceModel(operation).operation_model("RunInstances").input_shape
+    counts = {"MinCount": 1, "MaxCount": 1}  # which Ray adds
+    validator = botocore.validate.ParamValidator()
+    for node in config["available_node_types"].values():
+        assert not validator.validate({**node["node_config"], **counts}, shape).has_errors(), node
+        planted = {**node["node_config"], **counts, "InstanceTyp": "x"}
+        assert "InstanceTyp" in validator.validate(planted, shape).generate_report()
+
+
+def allowed(name: str) -> dict[str, list[str]]:
+    """Resource -> actions of a policy in aws/."""
+    policy = json.loads((CLUSTER.parent / "aws" / name).read_text(encoding="utf-8"))
+    assert policy["Version"] == "2012-10-17" and all(rule["Effect"] == "Allow" for rule in policy["Statement"])
+    return {rule["Resource"]: [rule["Action"]] if isinstance(rule["Action"], str) else rule["Action"]
+            for rule in policy["Statement"]}  # fmt: skip
+
+
+def test_the_policies_give_head_and_nodes_what_the_file_makes_them_do(config: dict[str, Any]) -> None:
+    role = {node["node_config"]["IamInstanceProfile"]["Name"] for node in groups(config).values()}
+    image = config["available_node_types"]["head"]["node_config"]["ImageId"].split(":")[2]
+    account = f"{config['provider']['region']}:123456789012"
+    assert allowed("head-policy.json") == {
+        f"arn:aws:iam::123456789012:role/{role.pop()}": ["iam:PassRole"],
+        f"arn:aws:ssm:{account}:parameter{image}": ["ssm:GetParameters"],
+    }
+    bucket = allowed("node-policy.json")
+    assert bucket["arn:aws:s3:::bucket"] == ["s3:ListBucket"]
+    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= set(bucket["arn:aws:s3:::bucket/*"])
 
 
 def test_only_the_first_gpu_group_is_spot(config: dict[str, Any]) -> None:
@@ -94,12 +131,18 @@ def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         assert ". ~/synthclones/cluster.env" in config[commands][-1]
     for ignored in (".gitignore", ".rayignore"):
-        assert "/cluster.env" in (CLUSTER.parent / ignored).read_text().splitlines()
+        named = (CLUSTER.parent / ignored).read_text().splitlines()
+        assert {"/cluster.env", ".env", "*.pem", ".netrc"} <= set(named)
 
 
 def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[str, Any]) -> None:
     assert config["setup_commands"][0].endswith("make setup")
-    assert {".venv", "runs", ".git"} <= set(config["rsync_exclude"])
+    left = config["rsync_exclude"]
+    assert {"/.venv", "/runs", "/.git"} <= set(left)
+    # By rsync's rules a name behind "/" is the entry at the root alone; without it, pipeline/presets/runs too.
+    assert all(re.fullmatch(r"/[a-z.]+", pattern) for pattern in set(left) - {".env", "*.pem", ".netrc"})
+    sources = {"pipeline", "jobs", "tune", "Makefile", "requirements.lock", "pyproject.toml"}
+    assert not {f"/{name}" for name in sources} & set(left)
 
 
 def test_dashboard_is_not_open_to_the_network(config: dict[str, Any]) -> None:

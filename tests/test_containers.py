@@ -5,6 +5,8 @@ The manifests were held once against KubeRay's own schemas (docs/log.md); here s
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -37,6 +39,13 @@ def test_bases_are_pinned_and_have_one_python() -> None:
         assert re.fullmatch(r"[a-z/]+:[a-z0-9.-]*(ubuntu)?24\.04", base), base
 
 
+def test_the_gpu_base_has_the_cuda_of_the_locked_libraries() -> None:
+    base = re.search(r"^ARG GPU_BASE=nvidia/cuda:(\d+)\.", DOCKERFILE, re.MULTILINE)
+    lock = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
+    majors = set(re.findall(r"^nvidia-cuda-runtime(?:-cu\d+)?==(\d+)\.", lock, re.MULTILINE))
+    assert base and majors == {base[1]}
+
+
 @pytest.mark.parametrize("stage", ["cpu", "gpu"])
 def test_an_image_runs_as_nobody_in_particular(stage: str) -> None:
     *_, user = [rest for word, rest in stages()[stage] if word == "USER"]
@@ -65,6 +74,37 @@ def test_the_install_step_is_the_makefiles_own_and_finds_what_it_needs(tmp_path:
     assert not [
         rest for lines in stages().values() for word, rest in lines if word == "RUN" and installers.search(rest)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_install_step_makes_an_environment_that_runs_the_sources_of_the_image(tmp_path: Path) -> None:
+    """The setup stage in a clean folder: its COPYs, and its RUNs but for Debian's packages and paths of root's."""
+    cache = subprocess.run(["uv", "cache", "dir"], capture_output=True, text=True, check=False, env=with_uv()).stdout
+    ran = []
+    for word, rest in stages()["setup"]:
+        if word == "COPY":
+            *names, place = rest.split()[1:]
+            for name in names:
+                source = REPOSITORY / name
+                copy = shutil.copytree if source.is_dir() else shutil.copy
+                copy(source, tmp_path / (place if source.is_dir() else name))
+        elif word == "RUN" and not re.search(r"apt-get|/opt/", rest):
+            line = rest.replace("/tmp/uv", str(tmp_path / "uv")).replace("/tmp", str(tmp_path))
+            if cache:  # the machine's own saves a download of 6.4 GB; the line's would be empty
+                line = line.replace(f"UV_CACHE_DIR={tmp_path / 'uv'}", f"UV_CACHE_DIR={cache.strip()}")
+            subprocess.run(line, shell=True, cwd=tmp_path, check=True)
+            ran.append(line)
+    assert len(ran) == 1
+    program = [tmp_path / ".venv/bin/python", "-m", "jobs.generate", "--preset", "fashion", "--dry-run"]
+    done = subprocess.run(program, cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and "images_per_class" in done.stdout
+
+
+def with_uv() -> dict[str, str]:
+    """An environment whose PATH has the Makefile's uv."""
+    (folder,) = (REPOSITORY / ".uv").glob("*/bin")
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def test_the_image_gets_the_sources_and_nothing_else() -> None:
@@ -129,6 +169,23 @@ def test_every_pod_is_confined_probed_and_limited(ray_cluster_spec: dict[str, An
         assert pod["automountServiceAccountToken"] is (name == "head"), name
 
 
+def test_the_documented_quota_holds_all_groups_at_their_limit(ray_cluster_spec: dict[str, Any]) -> None:
+    counts = {group["groupName"]: group["maxReplicas"] for group in ray_cluster_spec["workerGroupSpecs"]}
+    asked = [
+        (counts.get(name, 1), pod["containers"][0]["resources"]["requests"])
+        for name, pod in pods(ray_cluster_spec).items()
+    ]
+    text = (REPOSITORY / "docs" / "clusters.md").read_text(encoding="utf-8")
+    quota = re.search(r"--hard=requests.cpu=(\d+),requests.memory=(\d+)Gi,requests.nvidia.com/gpu=(\d+)", text)
+    assert quota
+    cpus = sum(count * int(request["cpu"]) for count, request in asked)
+    memory = sum(count * int(request["memory"].removesuffix("Gi")) for count, request in asked)
+    gpus = sum(count * int(request.get("nvidia.com/gpu", 0)) for count, request in asked)
+    # 1 CPU and 1 GiB for the autoscaler beside the head and a job's submitter.
+    assert (cpus + 1 <= int(quota[1]), memory + 1 <= int(quota[2]), gpus) == (True, True, int(quota[3]))
+    assert f"ask for {cpus} CPUs" in text and f"{memory} GiB of memory and {gpus} GPUs" in text
+
+
 def test_only_gpu_pods_take_gpus_and_tolerate_their_nodes(ray_cluster_spec: dict[str, Any]) -> None:
     for name, pod in pods(ray_cluster_spec).items():
         limits = pod["containers"][0]["resources"]["limits"]
@@ -160,6 +217,53 @@ def test_the_job_is_one_of_ours_on_the_cluster_of_base() -> None:
     words = job["spec"]["entrypoint"].split()
     assert words[:2] == ["python", "-m"] and (REPOSITORY / f"{words[2].replace('.', '/')}.py").exists()
     assert words[words.index("--root") + 1].startswith("s3://")
+
+
+def patched(overlay: str) -> dict[str, Any]:
+    """The RayCluster of base under an overlay's JSON patches (RFC 6902), as `kubectl kustomize` makes it."""
+    (cluster,) = json.loads(json.dumps(documents("base/raycluster.yaml")))  # what YAML's aliases share, apart
+    (kustomization,) = documents(f"overlays/{overlay}/kustomization.yaml")
+    for patch in kustomization["patches"]:
+        assert patch["target"] == {"kind": cluster["kind"], "name": cluster["metadata"]["name"]}
+        for step in yaml.safe_load(patch["patch"]):
+            *above, last = [word.replace("~1", "/").replace("~0", "~") for word in step["path"].split("/")[1:]]
+            parent: Any = cluster
+            for word in above:
+                parent = parent[int(word) if isinstance(parent, list) else word]
+            if step["op"] == "add" and last == "-":
+                parent.append(step["value"])
+                continue
+            key = int(last) if isinstance(parent, list) else last
+            assert step["op"] == "add" or parent[key] is not None  # what is removed or replaced must be there
+            if step["op"] == "remove":
+                del parent[key]
+            else:
+                parent[key] = step["value"]
+    spec: dict[str, Any] = cluster["spec"]
+    return spec
+
+
+def test_the_cpu_overlay_takes_the_gpu_groups_away() -> None:
+    assert [group["groupName"] for group in patched("cpu")["workerGroupSpecs"]] == ["cpu"]
+
+
+def test_the_gke_overlay_patches_the_groups_that_it_means() -> None:
+    groups = {group["groupName"]: group["template"]["spec"] for group in patched("gke")["workerGroupSpecs"]}
+    accelerator, spot = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot"
+    assert {name: pod["nodeSelector"] for name, pod in groups.items()} == {
+        "cpu": {"kubernetes.io/os": "linux"},
+        "gpu-spot": {accelerator: "nvidia-l4", spot: "true"},
+        "gpu-on-demand": {accelerator: "nvidia-tesla-t4"},
+    }
+    tolerated = {name: {rule["key"] for rule in pod.get("tolerations", [])} for name, pod in groups.items()}
+    assert tolerated == {"cpu": set(), "gpu-spot": {"nvidia.com/gpu", spot}, "gpu-on-demand": {"nvidia.com/gpu"}}
+
+
+def test_a_job_on_a_shared_cluster_asks_for_no_retry_that_would_remove_it() -> None:
+    for path in (REPOSITORY / "k8s").rglob("*.yaml"):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if document["kind"] == "RayJob":
+                assert not {"clusterSelector", "backoffLimit"} <= set(document["spec"]), path
 
 
 def test_pods_and_policy_are_kubernetes_own_kinds(ray_cluster_spec: dict[str, Any]) -> None:

@@ -70,6 +70,24 @@ OTHER_LINES = {
     "aws ssm put-parameter --name /synthclones/image --type String --data-type aws:ec2:image "
     "--value ami-0123456789abcdef0": "not run: no cloud here; tests/test_cluster_yaml.py wants its version",
     "aws iam create-instance-profile --instance-profile-name synthclones-node": "not run: no cloud here",
+    "aws iam create-role --role-name synthclones-node "
+    "--assume-role-policy-document file://aws/node-trust.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam put-role-policy --role-name synthclones-node --policy-name bucket "
+    "--policy-document file://aws/node-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam put-role-policy --role-name ray-autoscaler-v1 --policy-name nodes "
+    "--policy-document file://aws/head-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam add-role-to-instance-profile --instance-profile-name synthclones-node "
+    "--role-name synthclones-node": "not run: no cloud here",
+    "kubectl create quota synthclones --hard=requests.cpu=178,requests.memory=546Gi,requests.nvidia.com/gpu=16": (
+        "tests/test_containers.py adds the pods up; not run: no Kubernetes here"
+    ),
+    "export RAY_USE_TLS=1": "not run: needs certificates",
+    "export RAY_TLS_SERVER_CERT=/etc/ray/tls.crt": "not run: needs certificates",
+    "export RAY_TLS_SERVER_KEY=/etc/ray/tls.key": "not run: needs certificates",
+    "export RAY_TLS_CA_CERT=/etc/ray/ca.crt": "not run: needs certificates",
+    'export MLFLOW_FLASK_SERVER_SECRET_KEY="$(openssl rand -hex 32)"': "tests/stages/test_tracking_servers.py sets it",
+    "read -rs MLFLOW_AUTH_ADMIN_PASSWORD && export MLFLOW_AUTH_ADMIN_PASSWORD": "tests/stages/test_tracking_servers.py",
+    "mlflow server --app-name basic-auth --host 127.0.0.1 --port 5000": "tests/stages/test_tracking_servers.py",
     "docker build -t synthclones .": "tests/test_containers.py reads it; not run: no engine here",
     "docker build --target cpu -t synthclones-cpu .": "tests/test_containers.py reads it; not run: no engine here",
     "kubectl create secret generic synthclones-credentials --from-env-file=cluster.env": "not run: no Kubernetes here",

@@ -6,11 +6,11 @@ What decides pixels is in `RecipeConfig` and nowhere else; its hash (`pipeline.c
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, field_validator, model_validator
 
 from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
+from pipeline.core.credentials import secrets_in
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.frozen import Frozen
 from pipeline.core.train_config import TrainConfig
@@ -150,10 +150,10 @@ class TrackingConfig(Frozen):
     @field_validator("uri")
     @classmethod
     def _holds_no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and urlsplit(uri).password:
+        if uri is not None and secrets_in(uri):
             raise ValueError(
-                "holds a password, and configs are written to files; give the URI as MLFLOW_TRACKING_URI, or the "
-                "password as MLFLOW_TRACKING_PASSWORD (a server) or PGPASSWORD (PostgreSQL)"
+                "holds a password or token, and configs are written to files; give the URI as MLFLOW_TRACKING_URI, "
+                "or the password as MLFLOW_TRACKING_PASSWORD (a server) or PGPASSWORD (PostgreSQL)"
             )
         return uri
 

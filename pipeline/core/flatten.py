@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +12,3 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
-
-
-def without_credentials(value: object) -> str:
-    """A setting as text for pages that others read: `user:password@` of a URI becomes `…@`."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "…@", str(value))

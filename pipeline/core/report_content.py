@@ -15,7 +15,8 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.classes import ClassTable
 from pipeline.core.classifier import TrainedClassifier
 from pipeline.core.config import RunConfig
-from pipeline.core.flatten import flatten, without_credentials
+from pipeline.core.credentials import covered
+from pipeline.core.flatten import flatten
 from pipeline.core.gallery import (
     ClassRow,
     chosen_examples,
@@ -96,10 +97,10 @@ def build_report(
             *_train_costs(trained),
             Stage("evaluate", f"{len(scored)} models on {len(images):,} test images", seconds),
         ],
-        identities={**identities, "storage root": without_credentials(store.root)},
-        settings={name: without_credentials(value) for name, value in flatten(config.model_dump(mode="json")).items()},
+        identities={**identities, "storage root": covered(store.root)},
+        settings={name: covered(str(value)) for name, value in flatten(config.model_dump(mode="json")).items()},
         versions={"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
-        tracking=None if tracking is None else (tracking[0], without_credentials(tracking[1])),
+        tracking=None if tracking is None else (tracking[0], covered(tracking[1])),
     )
 
 

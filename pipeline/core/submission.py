@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core.config_loading import nearest
+from pipeline.core.credentials import is_secret_name, secrets_in
 from pipeline.core.errors import InputError
 
 SENT = (
@@ -25,8 +26,8 @@ SENT = (
 )
 """The variables that go with every job, when they are set: where things are, never who may read them."""
 
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASS(WORD|WD|PHRASE)|CREDENTIAL|KEY(_ID)?$|AUTH", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_SETTING = re.compile(r"-{0,2}(?P<name>[^=\s/:]+)=.", re.DOTALL)
+_OPTION = re.compile(r"-{1,2}(?P<name>[A-Za-z][A-Za-z0-9_-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _MEND = (
@@ -39,14 +40,14 @@ def job_environment(environment: Mapping[str, str], names: Sequence[str]) -> dic
     """The variables to send: those of `SENT` that are set, and the named ones.
 
     Raises:
-        InputError: a named one is not set, or one of them is a secret by its name or holds a password in a URL.
+        InputError: a named one is not set, or one of them is a secret by its name or holds one in a URL.
     """
     for name in names:
         if name not in environment:
             raise InputError(f"--env {name!r} is not set here; set it, or leave the option out")
     chosen = {name: environment[name] for name in (*SENT, *names) if name in environment}
     for name, value in chosen.items():
-        if _SECRET_NAME.search(name) or _SECRET_VALUE.search(value):
+        if is_secret_name(name) or secrets_in(value):
             raise InputError(f"{name} is, or holds, a secret, and is not sent: {_MEND}")
     return chosen
 
@@ -75,8 +76,12 @@ def check_command(words: Sequence[str], folder: Path) -> str:
         raise InputError(
             f"{shlex.join(words[:3])!r} does not begin with `python -m MODULE`; give a job as it runs here"
         )
-    if any(_SECRET_VALUE.search(word) for word in words):
-        raise InputError(f"the command holds a password in a URL, and is not sent: {_MEND}")
+    for word in words:
+        if secrets_in(word):
+            raise InputError(f"the command holds a password or token in a URL, and is not sent: {_MEND}")
+        named = _SETTING.match(word) or _OPTION.fullmatch(word)
+        if named and is_secret_name(named["name"]):
+            raise InputError(f"the command holds the secret {named['name']!r}, and is not sent: {_MEND}")
     known = {
         f"{package}.{path.stem}": path
         for package in ("jobs", "tune")

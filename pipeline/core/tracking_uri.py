@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import TrackingConfig
+from pipeline.core.credentials import covered
 
 SQLITE = "sqlite:///"
 
@@ -36,18 +37,7 @@ def sqlite_path(uri: str) -> Path:
     return Path(unquote(uri.removeprefix(SQLITE)))
 
 
-def shown(uri: str) -> str:
-    """The URI for people, logs and files: a password in it is covered."""
-    return without_password(uri, uri)
-
-
-def without_password(text: str, uri: str) -> str:
-    """A text, as of an error, in which the URI's password is covered."""
-    secret = urlsplit(uri).password
-    return text if not secret else text.replace(f":{secret}@", ":***@").replace(unquote(secret), "***")
-
-
 def ui_command(uri: str) -> str:
     """The command that opens a tracking URI in a browser, without a password of it."""
-    uri = shown(uri)
+    uri = covered(uri)
     return f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri '{uri}'"

@@ -19,9 +19,11 @@ from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, wor
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
 from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of
 from pipeline.core.clip_layout import CLIP
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import ModelConfig, RunConfig
+from pipeline.core.credentials import covered
 from pipeline.core.errors import InputError
-from pipeline.core.flatten import flatten, without_credentials
+from pipeline.core.flatten import flatten
 from pipeline.core.gallery import MAX_SIDE, ClassRow
 from pipeline.core.identity import ID_LENGTH, content_hash, image_id, num_shards
 from pipeline.core.image_set import (
@@ -119,7 +121,7 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
             pairs_per_class=config.audit.pairs_per_class,
             clip_images_per_class=config.audit.clip_images_per_class,
             is_large=max(config.recipe.width, config.recipe.height) > MAX_SIDE,
-            settings={k: without_credentials(v) for k, v in flatten(config.model_dump(mode="json")).items()},
+            settings={k: covered(str(v)) for k, v in flatten(config.model_dump(mode="json")).items()},
         )
         html = render_audit(page).encode()
         classes = [{"name": x.name, "wnid": x.wnid, "badness": x.badness, **x.numbers} for x in lines]

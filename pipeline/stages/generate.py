@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
@@ -26,7 +27,7 @@ from pipeline.stages.progress import Progress, most_common
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
-from pipeline.stages.runtime import cluster_address, ray_session
+from pipeline.stages.runtime import ray_session
 from pipeline.stages.shard_pool import finished_shards
 from pipeline.stages.tracking import tracked_run
 

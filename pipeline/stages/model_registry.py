@@ -13,9 +13,10 @@ from pipeline.core.artifact import Store
 from pipeline.core.augment import as_float, normalise
 from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
+from pipeline.core.credentials import covered, covered_in
 from pipeline.core.errors import InputError
 from pipeline.core.outbox import one_line
-from pipeline.core.tracking_uri import shown, tracking_uri, without_password
+from pipeline.core.tracking_uri import tracking_uri
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import mlflow_client
 from pipeline.stages.tracking import find_run
@@ -72,7 +73,7 @@ def register_model(config: RunConfig, store: Store, model_dir: str, name: str, a
         raise
     except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
         raise InputError(
-            f"MLflow at {shown(uri)!r} did not register {name!r}: {without_password(one_line(error), uri)}"
+            f"MLflow at {covered(uri)!r} did not register {name!r}: {covered_in(one_line(error), uri)}"
         ) from error
     return {
         "name": name,
@@ -80,7 +81,7 @@ def register_model(config: RunConfig, store: Store, model_dir: str, name: str, a
         "alias": alias,
         "model_uri": f"models:/{name}@{alias}",
         "existing": found is not None,
-        "tracking_uri": shown(uri),
+        "tracking_uri": covered(uri),
     }
 
 
@@ -89,7 +90,7 @@ def _training_run(config: RunConfig, store: Store, model_id: str) -> str:
     if run is None:
         raise InputError(
             f"models/{model_id} has no run in experiment {config.tracking.experiment!r} of MLflow at "
-            f"{shown(tracking_uri(config.tracking, store))}; run jobs.train with the same settings again: "
+            f"{covered(tracking_uri(config.tracking, store))}; run jobs.train with the same settings again: "
             "a finished model gets its run in seconds"
         )
     return str(run.info.run_id)

@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
 from pipeline.stages.one_worker import ask_one_worker
-from pipeline.stages.runtime import cluster_address
 
 if TYPE_CHECKING:  # torch and diffusers, which only the worker needs
     from pipeline.core.shard_maker import OnBatch

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.core.credentials import covered
 from pipeline.core.errors import WorkError
-from pipeline.core.flatten import flatten, without_credentials
+from pipeline.core.flatten import flatten
 from pipeline.core.gallery import MAX_SIDE, ClassRow
 from pipeline.core.image_set import IDENTITY, claim_image_set
 from pipeline.core.model_source import check_models
@@ -139,5 +140,5 @@ def _page(
         estimate=summary["estimate"],
         is_large=max(config.recipe.width, config.recipe.height) > MAX_SIDE,
         made_by=made["environment"],
-        settings={name: without_credentials(value) for name, value in flatten(config.model_dump(mode="json")).items()},
+        settings={name: covered(str(value)) for name, value in flatten(config.model_dump(mode="json")).items()},
     )

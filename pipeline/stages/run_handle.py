@@ -14,8 +14,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.credentials import covered
 from pipeline.core.outbox import Outbox
-from pipeline.core.tracking_uri import SQLITE, shown, sqlite_path
+from pipeline.core.tracking_uri import SQLITE, sqlite_path
 
 MAX_VALUE_LENGTH = 6000  # characters of a parameter's value that MLflow keeps
 
@@ -57,7 +58,7 @@ class RunHandle:
     def __init__(self, uri: str | None, run_id: str | None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self._outbox = Outbox(f"MLflow at {shown(uri or '')}", _is_refusal)
+        self._outbox = Outbox(f"MLflow at {covered(uri or '')}", _is_refusal)
         self._steps: dict[str, set[int]] = {}
 
     def __reduce__(self) -> tuple[type[RunHandle], tuple[str | None, str | None]]:
@@ -154,7 +155,7 @@ class RunHandle:
         self._send(lambda client: client.set_terminated(self.run_id, status))
         if not self.flush():
             lost = "MLflow at %s is still away: %d entries of run %s are lost; run the job again to send them"
-            logger.warning(lost, shown(self.uri or ""), len(self._outbox), self.run_id)
+            logger.warning(lost, covered(self.uri or ""), len(self._outbox), self.run_id)
 
 
 def clean_name(name: str) -> str:

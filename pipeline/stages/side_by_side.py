@@ -9,10 +9,11 @@ from typing import Any
 import ray
 
 from pipeline.core.artifact import Store
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.train_config import TrainConfig
-from pipeline.stages.runtime import belong_to, cluster_address
+from pipeline.stages.runtime import belong_to
 from pipeline.stages.train import train
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,12 +21,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 import requests
 from aiohttp import ClientError
+from packaging.version import InvalidVersion
 from ray._private.ray_constants import get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.outbox import one_line
 from pipeline.core.submission import attempt_of
 from pipeline.stages.head_watch import PATIENCE_S, answers, answers_within
 
@@ -30,6 +36,10 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 POLL_S = 5.0
 PENDING_NOTE_S = 30.0
 """A job that waits for a node says so as often."""
+
+_STATUS = re.compile(
+    r"(?:Request failed with status code|Version check returned) (?P<code>\d+)[:.](?P<text>.*)", re.DOTALL
+)
 
 
 def package_sizes(folder: Path) -> dict[str, int]:
@@ -75,9 +85,14 @@ def connect(address: str) -> JobSubmissionClient:
     for name in ("ray._private.runtime_env", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a line for each .gitignore that was heeded
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray's client prefers the variables, RAY_ADDRESS too
-    with _answered(address):
-        client = JobSubmissionClient(address)
-        version = client._server_ray_version  # which it asked for when it was made
+    try:
+        with _answered(address):
+            client = JobSubmissionClient(address)
+            version = client._server_ray_version  # which it asked for when it was made
+    except (WorkError, LookupError, TypeError, InvalidVersion) as error:  # what another server's answer ends in
+        raise InputError(
+            f"what answers at {address} is no dashboard of Ray ({one_line(error)}); give the cluster's with --address"
+        ) from error
     if version != ray.__version__:
         raise InputError(
             f"the cluster at {address} runs Ray {version} and this machine {ray.__version__}; set both up from one "
@@ -86,25 +101,51 @@ def connect(address: str) -> JobSubmissionClient:
     return client
 
 
-def submit_or_follow(client: JobSubmissionClient, base: str, submit: Callable[[str], str]) -> tuple[str, bool]:
-    """The id of the run of a submission that is under way, else of a new one; and whether it is new.
+def submit_or_follow(
+    client: JobSubmissionClient, base: str, submit: Callable[[str], str]
+) -> tuple[str, JobDetails | None]:
+    """The id of the run of a submission that is under way, with its details, else of a new one, with None.
 
     Args:
         client: of the cluster.
         base: the submission's id. Its later runs are `<base>-2` and so on: Ray takes no id twice.
         submit: sends the job under an id.
     """
-    address = client.get_address()
-    with _answered(address):
-        attempts = {}
-        for job in client.list_jobs():
-            if number := attempt_of(base, job.submission_id):
-                attempts[number] = job
-        running = [number for number, job in attempts.items() if not job.status.is_terminal()]
-        if running:
-            return str(attempts[max(running)].submission_id), False
-        number = max(attempts, default=0) + 1
-        return submit(base if number == 1 else f"{base}-{number}"), True
+    tried: set[str] = set()
+    while True:
+        with _answered(client.get_address()):
+            attempts = {}
+            for job in client.list_jobs():
+                if number := attempt_of(base, job.submission_id):
+                    attempts[number] = job
+            running = [number for number, job in attempts.items() if not job.status.is_terminal()]
+            if running:
+                job = attempts[max(running)]
+                return str(job.submission_id), job
+            number = max(attempts, default=0) + 1
+            job_id = base if number == 1 else f"{base}-{number}"
+            try:
+                return submit(job_id), None
+            except RuntimeError as error:  # somebody else sent it since it was listed: list again
+                if "already exists" not in str(error) or job_id in tried:
+                    raise
+                tried.add(job_id)
+
+
+def sender() -> dict[str, str]:
+    """Metadata of a job: who sent it, as USER@HOST, for the next one who sends the same command."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return {"sent_by": f"{user}@{socket.gethostname()}"}
+
+
+def sent_when_and_by(job: JobDetails) -> str:
+    """Who sent a job, and when, for people."""
+    who = (job.metadata or {}).get("sent_by", "somebody without a name")
+    when = datetime.fromtimestamp((job.start_time or 0) / 1000, timezone.utc)
+    return f"sent by {who} at {when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
@@ -190,7 +231,18 @@ def _answered(address: str) -> Iterator[None]:
         ) from error
     except (requests.RequestException, ConnectionError) as error:
         raise WorkError(
-            f"the cluster at {address} does not answer any more ({type(error).__name__}); try again"
+            f"the cluster at {address} does not answer as it should ({type(error).__name__}); try again"
+        ) from error
+    except WorkError:
+        raise
+    except RuntimeError as error:  # what Ray's client makes of every HTTP status that is no success
+        found = _STATUS.match(str(error))
+        if not found:
+            raise
+        lines = found["text"].strip().rstrip(".").splitlines() or ["no reason given"]
+        mend = "what stands before it takes no package of this size" if found["code"] == "413" else "see its log"
+        raise WorkError(
+            f"the cluster at {address} answered with HTTP {found['code']} ({lines[-1][:200]}); {mend}, then try again"
         ) from error
 
 

@@ -19,11 +19,12 @@ from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.search_space import GRID, Point, suggest
 from pipeline.core.sweep_config import SweepConfig
-from pipeline.stages.runtime import belong_to, cluster_address
+from pipeline.stages.runtime import belong_to
 from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob, run_trial
 from pipeline.stages.trial_workers import release_trial
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.core.credentials import covered, covered_in
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import content_hash
 from pipeline.core.outbox import one_line
-from pipeline.core.tracking_uri import SQLITE, local_base, shown, sqlite_path, tracking_uri, without_password
+from pipeline.core.tracking_uri import SQLITE, local_base, sqlite_path, tracking_uri
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import MAX_VALUE_LENGTH, RunHandle, clean_name, mlflow_client
 
@@ -57,9 +58,9 @@ def tracked_run(
     except InputError:
         raise
     except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
-        why = without_password(one_line(error), uri)
+        why = covered_in(one_line(error), uri)
         raise InputError(
-            f"MLflow at {shown(uri)!r} cannot be used: {why}; start the server, mend "
+            f"MLflow at {covered(uri)!r} cannot be used: {why}; start the server, mend "
             "tracking.uri or MLFLOW_TRACKING_URI, or give --set tracking.enabled=false"
         ) from error
     try:
@@ -142,7 +143,7 @@ def _experiment_id(client: Any, uri: str, name: str, store: Store) -> str:
                 raise
     if found.lifecycle_stage != "active":
         raise InputError(
-            f"MLflow experiment {name!r} at {shown(uri)} is deleted; restore it or set tracking.experiment"
+            f"MLflow experiment {name!r} at {covered(uri)} is deleted; restore it or set tracking.experiment"
         )
     return str(found.experiment_id)
 

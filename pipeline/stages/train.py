@@ -22,6 +22,7 @@ import ray.train.torch
 from pyarrow import fs
 
 from pipeline.core.artifact import MANIFEST, Store, read_manifest
+from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH
@@ -39,7 +40,7 @@ from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.run_handle import RunHandle
-from pipeline.stages.runtime import cluster_address, ray_session
+from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
 from pipeline.stages.worker_job import METRICS, STREAM, Watch, WorkerJob, run_worker
 

@@ -1,4 +1,4 @@
-from pipeline.core.flatten import flatten, without_credentials
+from pipeline.core.flatten import flatten
 
 
 def test_names_are_dotted_and_keep_their_order():
@@ -7,9 +7,3 @@ def test_names_are_dotted_and_keep_their_order():
         ("b.x.z", [1, {"k": 2}]),
         ("a", None),
     ]
-
-
-def test_credentials_of_a_uri_are_hidden():
-    assert without_credentials("https://user:pass@host/x@y") == "https://…@host/x@y"
-    assert without_credentials("sqlite:////a@b/c") == "sqlite:////a@b/c"
-    assert without_credentials(5) == "5"

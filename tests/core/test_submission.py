@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.flatten import flatten
 from pipeline.core.submission import attempt_of, check_command, entrypoint, job_environment, submission_id
 from tests.conftest import REPOSITORY
 
@@ -34,9 +37,47 @@ def test_a_password_in_a_url_is_not_sent(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI") as caught:
         job_environment({"MLFLOW_TRACKING_URI": "http://me:hush@host"}, [])
     assert "hush" not in str(caught.value)
-    with pytest.raises(InputError, match="password in a URL") as caught:
+    with pytest.raises(InputError, match="password or token in a URL") as caught:
         check_command([*WORDS, "--set", "tracking.uri=http://me:hush@host"], REPOSITORY)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+psycopg://db/m?user=me&password=hush",
+        "http://host/?token=hush",
+        "https://hush@host",
+        "https://hush:x-oauth-basic@host",
+        "postgresql://me:hu/hush@db/m",
+    ],
+)
+def test_no_form_of_a_secret_in_a_uri_is_sent(uri: str) -> None:
+    for send in (
+        lambda: job_environment({"MLFLOW_TRACKING_URI": uri}, []),
+        lambda: check_command([*WORDS, f"--set=tracking.uri={uri}"], REPOSITORY),
+        lambda: check_command([*WORDS, "--root", uri], REPOSITORY),
+    ):
+        with pytest.raises(InputError, match="is not sent") as caught:
+            send()
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [["--api-token=hush"], ["--api-token", "hush"], ["--set", "hub.password=hush"]])
+def test_a_secret_by_its_name_in_a_command_is_not_sent(words: list[str]) -> None:
+    with pytest.raises(InputError, match="holds the secret '(api-token|hub.password)'") as caught:
+        check_command([*WORDS, *words], REPOSITORY)
+    assert "hush" not in str(caught.value)
+
+
+def test_every_option_and_setting_of_ours_can_be_sent() -> None:
+    settings = flatten(RunConfig().model_dump(mode="json"))
+    for path in sorted((REPOSITORY / "jobs").glob("[a-z]*.py")) + sorted((REPOSITORY / "tune").glob("[a-z]*.py")):
+        if path.stem == "submit":  # its --secret takes a name
+            continue
+        command = importlib.import_module(f"{path.parent.name}.{path.stem}").main
+        options = [option for parameter in command.params for option in parameter.opts if option.startswith("-")]
+        check_command([*WORDS, *options, *(f"{name}=1" for name in settings)], REPOSITORY)
 
 
 def test_an_unset_variable_is_refused() -> None:

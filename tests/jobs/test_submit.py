@@ -63,7 +63,7 @@ def test_a_jobs_exit_code_and_error_line_come_back_with_the_resume_command(head:
     command = ["--address", head.address, "--", "python", "-m", "jobs.generate", "--preset", "fashion"]
     failed = cli("jobs.submit", *command, env=dict(head.client_environment))
     assert failed.code == 2, str(failed)  # the default root is a directory that would go with the job
-    assert "error: --root 'runs' would lie in the job's temporary directory" in failed.stdout
+    assert "error: --root 'runs' would lie on one node of the cluster" in failed.stdout
     assert f"resume: python -m jobs.submit {' '.join(command)}" in failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
 
@@ -74,11 +74,11 @@ def test_without_the_token_it_is_one_line(head: ClusterHead, cli: Cli) -> None:
     refused.check_error(2, "asks for a token", "RAY_AUTH_MODE=token")
 
 
-def test_the_dashboard_listens_on_loopback_alone(head: ClusterHead) -> None:
-    port = int(head.address.rpartition(":")[2])
-    ours = {process.pid for process in head.processes}
-    listening = {c.laddr.ip for c in psutil.net_connections("inet") if c.pid in ours and c.laddr.port == port}
-    assert listening == {"127.0.0.1"}
+def test_the_whole_head_listens_on_loopback_alone(head: ClusterHead) -> None:
+    ours = {process.pid: process.name() for process in head.processes}
+    listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in ours]
+    assert int(head.address.rpartition(":")[2]) in {c.laddr.port for c in listening}  # the dashboard's
+    assert {ours[c.pid]: c.laddr for c in listening if c.laddr.ip not in ("127.0.0.1", "::1")} == {}
 
 
 def test_a_dry_run_says_what_would_go(cli: Cli) -> None:

@@ -1,15 +1,29 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from ray.job_submission import JobStatus, JobSubmissionClient
+import ray
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from pipeline.core.errors import InputError
-from pipeline.stages.submission import check_size, connect, follow, package_sizes
+from pipeline.core.errors import InputError, WorkError
+from pipeline.stages.submission import (
+    check_size,
+    connect,
+    follow,
+    package_sizes,
+    sender,
+    sent_when_and_by,
+    submit_or_follow,
+)
 from tests.cluster_head import free_ports
 from tests.conftest import REPOSITORY
 
@@ -18,7 +32,7 @@ from tests.conftest import REPOSITORY
 def folder(tmp_path: Path) -> Path:
     files = {
         "jobs/a.py": 10, "big/one.bin": 3 << 20, "runs/x.parquet": 5 << 20, ".git/pack": 5 << 20, "kept.txt": 7,
-        ".venv/lib/x.so": 9 << 20, "cluster.env": 5, "deep/runs/kept.bin": 20,
+        ".venv/lib/x.so": 9 << 20, "cluster.env": 5, ".env": 5, "deep/aws.pem": 5, ".netrc": 5, "deep/runs/kept.bin": 20,
     }  # fmt: skip
     for name, size in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,3 +94,109 @@ def test_a_connection_that_breaks_costs_no_line_and_prints_none_twice(capsys: py
     ended = follow(cast(JobSubmissionClient, client), "job")
     assert (ended.driver_exit_code, client.connections) == (0, 2)
     assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+@contextmanager
+def served(answers: Callable[[str, str], tuple[int, bytes]]) -> Iterator[str]:
+    """The address of an HTTP server that gives `answers(method, path)`: status and body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = answers(self.command, self.path)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = _answer  # noqa: N815
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"not here"),
+        (500, b"broken"),
+        (200, b"<html>"),
+        (200, b"{}"),
+        (200, b"[1]"),
+        (200, b'{"ray_version": "x"}'),
+    ],
+)
+def test_another_server_at_the_address_is_one_line(status: int, body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # `connect` sets it
+    with (
+        served(lambda method, path: (status, body)) as address,
+        pytest.raises(InputError, match=r"what answers at http://\S+ is no dashboard of Ray") as caught,
+    ):
+        connect(address)
+    assert "\n" not in str(caught.value)
+
+
+class Jobs:
+    """The part of Ray's jobs API that a submission needs; another client's job comes between listing and sending."""
+
+    def __init__(self, refuse: tuple[int, bytes] | None = None) -> None:
+        self.refuse = refuse
+        self.listed: list[dict[str, Any]] = []
+
+    def __call__(self, method: str, path: str) -> tuple[int, bytes]:
+        if path == "/api/version":
+            return 200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}).encode()
+        if method == "GET":
+            return 200, json.dumps(self.listed).encode()
+        if self.refuse:
+            return self.refuse
+        self.listed = [{
+            "type": "SUBMISSION", "submission_id": "generate-1f", "entrypoint": "x", "status": "RUNNING",
+            "start_time": 0, "metadata": {"sent_by": "ann@desk"},
+        }]  # fmt: skip
+        return 400, b"Traceback ...\nValueError: Job with submission_id generate-1f already exists."
+
+
+def send(client: JobSubmissionClient) -> tuple[str, JobDetails | None]:
+    return submit_or_follow(
+        client, "generate-1f", lambda job_id: client.submit_job(entrypoint="x", submission_id=job_id)
+    )
+
+
+def test_the_second_of_two_that_send_at_once_follows_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with served(Jobs()) as address:
+        job_id, job = send(connect(address))
+    assert job is not None and job_id == "generate-1f"
+    assert sent_when_and_by(job) == "sent by ann@desk at 1970-01-01 00:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("refuse", "says"),
+    [
+        ((413, b"<html>too large</html>"), r"HTTP 413 \(<html>too large</html>\); .* takes no package of this size"),
+        ((500, b"Traceback\nKeyError: 'x'\n"), r"HTTP 500 \(KeyError: 'x'\); see its log"),
+        ((400, b"ValueError: generate-1f already exists."), "HTTP 400"),  # and is not listed: not for ever
+        ((200, b"<html>"), "does not answer as it should"),
+    ],
+)
+def test_a_bad_answer_to_a_submission_is_one_line(
+    refuse: tuple[int, bytes], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with served(Jobs(refuse)) as address, pytest.raises(WorkError, match=says) as caught:
+        send(connect(address))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_job_tells_who_sent_it() -> None:
+    (name,) = sender().values()
+    assert name.endswith(f"@{socket.gethostname()}") and not name.startswith("@")
