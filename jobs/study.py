@@ -17,7 +17,8 @@ from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.recipe import Recipe
-from pipeline.core.study_plan import StudyPlan, load_study, plan_study
+from pipeline.core.study_config import load_study
+from pipeline.core.study_plan import StudyPlan, plan_study
 
 
 @click.command(help=__doc__)
@@ -45,7 +46,8 @@ def main(
     if cluster and not job.dry_run:
         raise InputError("--cluster only says what rows would cost; give it with --dry-run")
     settings = load_study(study)
-    plan, chosen = plan_study(settings, job.config), plan_study(settings, job.config, only)
+    plan = plan_study(settings, job.config, given=job.overrides)
+    chosen = plan_study(settings, job.config, only, job.overrides)
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
     from pipeline.stages.study import Study
 

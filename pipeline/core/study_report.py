@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.choices import describe_guidance, describe_template
-from pipeline.core.study_plan import Cell, PaperFigure, StudyPlan
+from pipeline.core.study_config import PaperFigure
+from pipeline.core.study_plan import Cell, StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

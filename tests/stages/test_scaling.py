@@ -10,7 +10,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.scaling_law import ScalingLaw
 from pipeline.core.scaling_report import REAL
-from pipeline.core.study_plan import StudyConfig, plan_study
+from pipeline.core.study_config import StudyConfig
+from pipeline.core.study_plan import plan_study
 from pipeline.stages.scaling import fit_study
 from pipeline.stages.study import Study
 from tests.image_sets import small_config

@@ -15,7 +15,8 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.study_plan import StudyConfig, plan_study
+from pipeline.core.study_config import StudyConfig
+from pipeline.core.study_plan import plan_study
 from pipeline.stages import study as module
 from pipeline.stages.study import Study
 from tests.image_sets import small_config
@@ -87,7 +88,7 @@ def run(store: Store, *only: str, max_cells: int | None = None) -> Study:
 def test_every_cell_is_trained_once_per_seed_and_images_once_per_recipe(stages: Stages, store: Store) -> None:
     run(store)
     assert stages.made == [(2.0, 16), (4.0, 8)]
-    cells = [("synthetic", 2.0, 8), ("synthetic", 4.0, 8), ("real", 2.0, 8), ("synthetic", 2.0, 16), ("real", 2.0, 16)]
+    cells = [("synthetic", 2.0, 8), ("real", 2.0, 8), ("synthetic", 4.0, 8), ("synthetic", 2.0, 16), ("real", 2.0, 16)]
     assert stages.trained == [(*cell, seed) for cell in cells for seed in (0, 1)]
 
 
