@@ -52,6 +52,7 @@ def main(
     from pipeline.stages.study import Study
 
     found = Study(plan, chosen, job.store, Path(study).stem)
+    found.open_test_sets(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
     outline = found.outline(max_cells)
     if job.dry_run:
         lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in chosen.cells]

@@ -72,6 +72,7 @@ def main(
     from pipeline.stages.study import Study
 
     found = Study(plan, plan, job.store, f"scaling-{name}")
+    found.open_test_sets(lambda line: click.echo(f"scaling: {line}"), must_be_there=not job.dry_run)
     outline = found.outline()
     click.echo(
         f"scaling: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now; "

@@ -76,9 +76,7 @@ class StudyPlan:
         return list(largest.values())
 
 
-def plan_study(
-    study: StudyConfig, base: RunConfig, only: Sequence[str] = (), given: Sequence[str] = ()
-) -> StudyPlan:
+def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = (), given: Sequence[str] = ()) -> StudyPlan:
     """Lay the axes over a preset.
 
     Args:

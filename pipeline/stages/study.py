@@ -6,12 +6,12 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
@@ -20,8 +20,11 @@ from pipeline.stages.generate import generate
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
 
+if TYPE_CHECKING:
+    from pipeline.core.test_set_opening import OpenSet
+
 RESULTS = "results.jsonl"
-"""One line per training, by the directory of its model and its test set."""
+"""One line per scored training, by its report: the model, and the test sets as they lay there."""
 
 Say = Callable[[str], object]
 Trial = tuple[Cell, int]
@@ -53,7 +56,9 @@ class Study:
         self.models = {(cell, seed): self._model_dir(cell, seed) for cell, seed in plan.trials()}
         """Directory of the model of every (cell, seed)."""
         self.results = self._read_results()
-        """Lines of results.jsonl, by model and test set; other studies' and older ones too."""
+        """Lines of results.jsonl by the id of their report; those of other test sets and other plans too."""
+        self.reports: dict[Trial, str] = {}
+        """Id of the report of every (cell, seed), once the test sets are open."""
 
     def recipe_of(self, config: RunConfig) -> Recipe:
         """The recipe of one of the plan's runs."""
@@ -62,18 +67,54 @@ class Study:
     def _model_dir(self, cell: Cell, seed: int) -> str:
         return model_directory(model_identity(cell.trial(seed), self.recipe_of(cell.config))[1])
 
-    def _read_results(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def _read_results(self) -> dict[str, dict[str, Any]]:
         path = f"{self.directory}/{RESULTS}"
         text = self.store.read_bytes(path).decode() if self.store.exists(path) else ""
         try:
             found = [json.loads(line) for line in text.splitlines()]
-            return {(line["model_dir"], line["test_set"]): line for line in found}
-        except (ValueError, KeyError, TypeError) as error:
+            return {_report_id(line): line for line in found}
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise WorkError(f"{self.store.uri(path)} is damaged ({error}); move it away and run again") from error
 
+    def open_test_sets(self, say: Say, *, must_be_there: bool = True) -> None:
+        """Look at the test sets that the plan is scored on; only then is it known which results are of them.
+
+        Args:
+            say: takes a line for each set that is not there; the main ones must be.
+            must_be_there: False says so, too, when a main one is not there, and counts nothing as done.
+
+        Raises:
+            InputError: a main test set is not there, or a set is wrong.
+        """
+        try:
+            self.reports = self._reports(say)
+        except InputError as error:
+            if must_be_there:
+                raise
+            say(f"nothing can be scored, and what is done already is not known: {error}")
+
+    def _reports(self, say: Say) -> dict[Trial, str]:
+        from pipeline.core.report_identity import report_identity  # torch takes seconds to import
+        from pipeline.core.test_set_opening import main_name, open_test_sets
+
+        opened: dict[object, dict[str, OpenSet]] = {}
+        reports = {}
+        for trial in self.plan.trials():
+            config = trial[0].config
+            key = (config.classes, config.data_dir, config.evaluate)
+            if key not in opened:
+                classes = self.recipe_of(config).classes
+                opened[key], missing = open_test_sets(config.evaluate, classes, config.data_dir)
+                if (main := main_name(config.evaluate)) in missing:
+                    raise InputError(missing[main])
+                for line in missing.values():
+                    say(f"left out: {line}")
+            reports[trial] = report_identity(config.evaluate, opened[key], [self.models[trial]])[1]
+        return reports
+
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The line of one training, None when it is not done."""
-        return self.results.get((self.models[trial], trial[0].config.evaluate.test_set))
+        """The line of one training on the test sets that are open, None when it is not done."""
+        return self.results.get(self.reports.get(trial, ""))
 
     def missing(self, max_cells: int | None = None) -> list[Trial]:
         """Chosen trainings without a result: of the first `max_cells` cells that lack one, or of all."""
@@ -120,6 +161,8 @@ class Study:
             InputError: as the stages.
             WorkError: as the stages; results that are there are kept.
         """
+        if not self.reports:
+            self.open_test_sets(say)
         trials = self.missing(max_cells)
         self.write_table()
         if not trials:
@@ -145,6 +188,12 @@ class Study:
         cell, seed = trial
         group = cell.config.train.data
         verdict = evaluate(cell.trial(seed), self.store, {group: [model["model_dir"]]}, say)
+        if verdict["report_id"] != self.reports[trial]:
+            raise WorkError(
+                f"the test sets changed while the study ran ({verdict['main']} is scored now); run it again"
+            )
+        metrics = self.store.read_json(verdict["metrics"])
+        corrupted = metrics["corruptions"] and metrics["corruptions"]["groups"][group]["corrupted"]["mean"]
         return {
             "model_dir": model["model_dir"],
             "test_set": cell.config.evaluate.test_set,
@@ -154,6 +203,8 @@ class Study:
             "images": model["num_images"],
             "epochs": model["epochs"],
             "top1": verdict[f"{group}_top1"],
+            "test_sets": {name: _values(one["groups"][group]) for name, one in metrics["test_sets"].items()},
+            "corrupted_top1": corrupted,
             "train_images_per_s": model["images_per_s"],
             "train_seconds": model["seconds"],
             "report": verdict["report"],
@@ -162,7 +213,7 @@ class Study:
 
     def _keep(self, line: dict[str, Any]) -> None:
         """Add a line to results.jsonl, the whole file in one atomic write."""
-        self.results[line["model_dir"], line["test_set"]] = line
+        self.results[_report_id(line)] = line
         text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in self.results.values())
         self.store.write_bytes(f"{self.directory}/{RESULTS}", text.encode())
 
@@ -175,3 +226,12 @@ class Study:
         self.store.write_bytes(f"{self.directory}/table.csv", to_csv(table).encode())
         self.store.write_bytes(f"{self.directory}/plot.png", plot_png(table, self.title))
         return text
+
+
+def _report_id(line: Mapping[str, Any]) -> str:
+    """From `reports/<id>/report.html`."""
+    return str(line["report"]).split("/")[-2]
+
+
+def _values(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {name: found["mean"] for name, found in metrics.items()}

@@ -9,8 +9,8 @@ from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.run_plan import load_clusters, plan_run
-from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
 from pipeline.core.study_config import StudyConfig, load_study
+from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
 from pipeline.core.study_plan import plan_study
 from tests.conftest import REPOSITORY
 
