@@ -20,6 +20,14 @@ class PaperFigure(Frozen):
 
     top1: float = Field(ge=0, le=1)
     """Top-1 accuracy on the validation images, 0..1."""
+    top5: float | None = Field(None, ge=0, le=1)
+    """Top-5 accuracy on them."""
+    sketch: float | None = Field(None, ge=0, le=1)
+    """Top-1 accuracy on ImageNet-Sketch."""
+    r: float | None = Field(None, ge=0, le=1)
+    """On ImageNet-R."""
+    a: float | None = Field(None, ge=0, le=1)
+    """On ImageNet-A."""
     certainty: Literal["certain", "second-hand", "inferred"]
     """`certain` was read in the authors' material, `second-hand` in works that quote it, `inferred` from those."""
 

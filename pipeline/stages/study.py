@@ -16,6 +16,7 @@ from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
+from pipeline.core.study_sets import CORRUPTED, TOP5, sets_csv, sets_markdown
 from pipeline.stages.generate import generate
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
@@ -203,7 +204,12 @@ class Study:
             "images": model["num_images"],
             "epochs": model["epochs"],
             "top1": verdict[f"{group}_top1"],
-            "test_sets": {name: _values(one["groups"][group]) for name, one in metrics["test_sets"].items()},
+            "top5": metrics["groups"][group]["top5_mean"],
+            "other_test_sets": {
+                name: one["groups"][group][one["headline"]]["mean"]
+                for name, one in metrics["test_sets"].items()
+                if name != verdict["main"]
+            },
             "corrupted_top1": corrupted,
             "train_images_per_s": model["images_per_s"],
             "train_seconds": model["seconds"],
@@ -218,11 +224,15 @@ class Study:
         self.store.write_bytes(f"{self.directory}/{RESULTS}", text.encode())
 
     def write_table(self) -> str:
-        """Write table.md, table.csv and plot.png from the results that are there; the table's text."""
+        """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text."""
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
         table = lines(self.plan, top1, len(self.recipe_of(self.plan.cells[0].config).classes))
         text = markdown(table, len(self.plan.seeds), self.title)
+        scores = {trial: _columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
+        if others := sets_markdown(self.plan, scores):
+            text += f"\n{others}"
         self.store.write_bytes(f"{self.directory}/table.md", text.encode())
+        self.store.write_bytes(f"{self.directory}/sets.csv", sets_csv(self.plan, scores).encode())
         self.store.write_bytes(f"{self.directory}/table.csv", to_csv(table).encode())
         self.store.write_bytes(f"{self.directory}/plot.png", plot_png(table, self.title))
         return text
@@ -233,5 +243,7 @@ def _report_id(line: Mapping[str, Any]) -> str:
     return str(line["report"]).split("/")[-2]
 
 
-def _values(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {name: found["mean"] for name, found in metrics.items()}
+def _columns(line: Mapping[str, Any]) -> dict[str, float]:
+    """The second table's values of one line; an older version kept none."""
+    found = {TOP5: line.get("top5"), **line.get("other_test_sets", {}), CORRUPTED: line.get("corrupted_top1")}
+    return {name: value for name, value in found.items() if value is not None}

@@ -69,8 +69,10 @@ class Stages:
         sets, _ = open_test_sets(config.evaluate, load_class_table(config.classes), config.data_dir)
         _, report_id = report_identity(config.evaluate, sets, [directory])
         top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
-        scored = {name: {"groups": {group: {"top1": {"mean": top1}, "top5": {"mean": 0.95}}}} for name in sets}
-        store.write_json(f"reports/{report_id}/metrics.json", {"test_sets": scored, "corruptions": None})
+        scored = {name: {"headline": "top1", "groups": {group: {"top1": {"mean": 0.6}}}} for name in sets}
+        groups = {group: {"top5_mean": 0.95}}
+        metrics = {"groups": groups, "test_sets": scored, "corruptions": None}
+        store.write_json(f"reports/{report_id}/metrics.json", metrics)
         where = {"report": f"reports/{report_id}/report.html", "metrics": f"reports/{report_id}/metrics.json"}
         return {f"{group}_top1": top1, "report_id": report_id, "main": next(iter(sets)), **where}
 
@@ -168,6 +170,15 @@ def pictures(root: Path, value: int) -> Path:
     return root
 
 
+def test_the_second_table_holds_top5_and_the_other_test_sets(stages: Stages, store: Store, tmp_path: Path) -> None:
+    base = scored_on(pictures(tmp_path / "real", 0), other=str(pictures(tmp_path / "other", 1)))
+    study(store, base=base).run(lambda _: None, max_cells=1, slots=2)
+    rows = list(csv.DictReader(io.StringIO(store.read_bytes("studies/small/sets.csv").decode())))
+    found = {(row["setting"], row["metric"]): (row["seeds"], row["mean"]) for row in rows}
+    assert found["2", "top-5"] == ("2", "0.950000") and found["2", "other"] == ("2", "0.600000")
+    assert "| 2 | 0.950 ± 0.000 | 0.600 ± 0.000 |" in store.read_bytes("studies/small/table.md").decode()
+
+
 def test_without_its_main_test_set_nothing_is_made(stages: Stages, store: Store, tmp_path: Path) -> None:
     other = str(pictures(tmp_path / "other", 0))
     base = scored_on("imagenet_val", imagenet_val=str(tmp_path / "gone"), other=other)
@@ -204,7 +215,7 @@ def test_results_of_an_older_version_are_still_read(stages: Stages, store: Store
     first = run(store)
     path = "studies/small/results.jsonl"
     lines = [json.loads(line) for line in store.read_bytes(path).decode().splitlines()]
-    later = {"test_sets", "corrupted_top1"}
+    later = {"top5", "other_test_sets", "corrupted_top1"}
     older = [json.dumps({key: value for key, value in line.items() if key not in later}) for line in lines]
     store.write_bytes(path, "\n".join(older).encode())
     assert first.missing() == [] and study(store).missing() == []
