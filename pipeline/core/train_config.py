@@ -88,6 +88,8 @@ class TrainConfig(Frozen):
     """Of the initial weights, shuffling and augmentation."""
     input_size: int = Field(224, ge=16)
     """Pixels of the square input."""
+    stored_size: int | None = Field(None, ge=16)
+    """Pixels of the shorter side that larger images are shrunk to before the crops; default: 8/7 of the input."""
     epochs: int = Field(100, ge=1)
     """Passes over the images."""
     batch_size: int = Field(256, ge=2)
@@ -143,6 +145,8 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if self.stored_size is not None and self.stored_size < self.input_size:
+            raise ValueError(f"stored_size {self.stored_size} is below input_size {self.input_size}; raise it")
         if self.device == "cpu" and self.mixed_precision == "float16":
             raise ValueError("mixed_precision float16 needs device cuda; use bfloat16")
         if self.device == "cpu" and self.sync_batch_norm:

@@ -16,7 +16,7 @@ import ray.data
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, worst_first
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
-from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of
+from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of, with_compared_images
 from pipeline.core.clip_layout import CLIP
 from pipeline.core.config import ModelConfig, RunConfig
 from pipeline.core.errors import InputError
@@ -34,6 +34,7 @@ from pipeline.core.image_set import (
 )
 from pipeline.core.model_source import local_model_dir, model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.training_images import real_folder
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.runtime import cluster_address, ray_session
 from pipeline.stages.tracking import tracked_run
@@ -82,6 +83,8 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         "clip": clip_identity,
         "twin": twin,
     }
+    if twin and (folder := real_folder(with_compared_images(config))) is not None:
+        identity["real"] = folder.fingerprint
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
     if store.exists(f"{directory}/{MANIFEST}"):

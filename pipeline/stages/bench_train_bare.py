@@ -17,7 +17,7 @@ from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import MemoryBatches
 from pipeline.core.image_set import read_columns
 from pipeline.core.machine import usable_cpus
-from pipeline.core.training_images import COLUMNS, decode_rows, synthetic_images
+from pipeline.core.training_images import COLUMNS, decode_rows, stored_side, synthetic_images
 from pipeline.stages.bench_sides import Measured
 from pipeline.stages.bench_train_set import BenchSet
 
@@ -84,7 +84,7 @@ def _warm(_: int) -> None:
 
 def _decode_shard(data: BenchSet, shard: str) -> int:
     table = read_columns(data.store, shard, COLUMNS)
-    _, labels = decode_rows(table, data.config.images_per_class, data.config.train.input_size, shard)
+    _, labels = decode_rows(table, data.config.images_per_class, stored_side(data.config.train), shard)
     return len(labels)
 
 

@@ -102,7 +102,7 @@ def evaluate(
         for name, one in sets.items():
             sizes = {"images": len(one.images), "classes": len(one.overlap)}
             run.log_dataset(name, one.images.fingerprint, one.images.name, sizes, "evaluation")
-        scored = [_scored(path, model, sets, config, len(classes), say) for path, model in models.items()]
+        scored = [_scored(path, model, sets, config, say) for path, model in models.items()]
         corrupted = _corrupted(models, sets[main], config, say)
         images = sets[main].images
         metrics = {
@@ -175,7 +175,7 @@ def _corrupted(
 
 
 def _scored(
-    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, num_classes: int, say: Say
+    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, say: Say
 ) -> ScoredModel:
     start = time.monotonic()
     scores = score_sets(model, sets, config.evaluate)
@@ -188,7 +188,7 @@ def _scored(
         model_id=_name(path),
         group=model.train.data,
         seed=model.train.seed,
-        training_images=model.manifest["identity"]["images_per_class"] * num_classes,
+        training_images=model.manifest["num_images"],
         scores=scores.main,
         sets=scores.sets,
     )
