@@ -64,7 +64,7 @@ def main(
     table = found.write_table()
     folder = job.store.uri(found.directory)
     summary = {**found.outline(), "directory": folder, "results": list(found.results.values())}
-    job.finish(f"\n{table}\ntable.md, table.csv and plot.png in {folder}", summary)
+    job.finish(f"\n{table}\ntable.md, table.csv, sets.csv, plot.png and, at the end, pages.md in {folder}", summary)
 
 
 def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: str) -> tuple[list[dict[str, Any]], str]:

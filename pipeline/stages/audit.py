@@ -42,7 +42,7 @@ from pipeline.stages.tracking import tracked_run
 if TYPE_CHECKING:  # torch and transformers, which only the workers need
     from pipeline.core.clip_judge import ClipJudge
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Part of an audit's id: raise it when the numbers or the page change."""
 PLACE = {"batch_size", "num_actors", "num_cpus_per_actor", "num_gpus_per_actor", "device", "clip"}
 """Fields of `AuditConfig` that say where and how; the CLIP model is in the identity by its content."""
@@ -197,7 +197,7 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
         context.print_on_execution_start = False
         rows = ray.data.from_items([{"shard": path} for path in paths], override_num_blocks=count).flat_map(
             ClipActor,
-            fn_constructor_args=(settings, store, recipe.classes.names, each),
+            fn_constructor_args=(settings, store, recipe.classes.spoken_names, each),
             concurrency=settings.num_actors,
             num_cpus=settings.num_cpus_per_actor,
             num_gpus=settings.num_gpus_per_actor,

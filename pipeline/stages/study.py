@@ -151,7 +151,7 @@ class Study:
         return StudyPlan(tuple(c for c in self.plan.cells if c in wanted), self.plan.seeds, {}).image_sets()
 
     def run(self, say: Say, max_cells: int | None = None, slots: int | None = None) -> None:
-        """Do what is missing. May be killed at any moment; the same call goes on.
+        """Do what is missing, then the pages. May be killed at any moment; the same call goes on.
 
         Args:
             say: takes one line for each step.
@@ -166,8 +166,12 @@ class Study:
             self.open_test_sets(say)
         trials = self.missing(max_cells)
         self.write_table()
-        if not trials:
-            return
+        if trials:
+            self._train(trials, say, slots)
+        if not self.missing():
+            self.write_pages(say)
+
+    def _train(self, trials: Sequence[Trial], say: Say, slots: int | None) -> None:
         with ray_session():
             for config in self._image_sets(trials):
                 images = generate(config, self.store)
@@ -216,6 +220,22 @@ class Study:
             "report": verdict["report"],
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+
+    def write_pages(self, say: Say) -> None:
+        """A report of every chosen cell beside its real twin over all seeds (spider plot, gap), listed in pages.md."""
+        from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
+
+        text = [f"# {self.title}: each setting beside its real twin", ""]
+        for cell in self.plan.cells:
+            twin = self.plan.twin_of(cell)
+            if cell.config not in self.chosen or cell.config.train.data != "synthetic" or twin is None:
+                continue
+            pair = {"synthetic": cell, "real": twin}
+            models = {group: [self.models[one, seed] for seed in self.plan.seeds] for group, one in pair.items()}
+            verdict = evaluate(cell.config, self.store, models, say)
+            text.append(f"* [{cell.name}](../../{verdict['report']}): gap {verdict['gap']:+.3f}")
+            self.store.write_bytes(f"{self.directory}/pages.md", ("\n".join(text) + "\n").encode())
+            say(f"page of {cell.name}: {self.store.uri(verdict['report'])}")
 
     def _keep(self, line: dict[str, Any]) -> None:
         """Add a line to results.jsonl, the whole file in one atomic write."""

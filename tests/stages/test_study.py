@@ -41,6 +41,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[float, int]] = []
         self.trained: list[tuple[str, float, int, int]] = []
+        self.pairs: list[dict[str, int]] = []
         self.stop_after = 99
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "generate", self.generate)
@@ -65,9 +66,12 @@ class Stages:
             yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
 
     def evaluate(self, config: RunConfig, store: Store, model_dirs: dict[str, list[str]], say: Any) -> dict[str, Any]:
-        ((group, (directory,)),) = model_dirs.items()
         sets, _ = open_test_sets(config.evaluate, load_class_table(config.classes), config.data_dir)
-        _, report_id = report_identity(config.evaluate, sets, [directory])
+        _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
+        if len(model_dirs) == 2:
+            self.pairs.append({group: len(found) for group, found in model_dirs.items()})
+            return {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+        ((group, _),) = model_dirs.items()
         top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
         scored = {name: {"headline": "top1", "groups": {group: {"top1": {"mean": 0.6}}}} for name in sets}
         groups = {group: {"top5_mean": 0.95}}
@@ -168,6 +172,15 @@ def pictures(root: Path, value: int) -> Path:
         (root / wnid).mkdir(parents=True, exist_ok=True)
         Image.effect_noise((32, 32 + value), value).save(root / wnid / "0.png")
     return root
+
+
+def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages: Stages, store: Store) -> None:
+    run(store, max_cells=1)
+    assert stages.pairs == []
+    run(store)
+    assert stages.pairs == [{"synthetic": 2, "real": 2}] * 3
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
 
 
 def test_the_second_table_holds_top5_and_the_other_test_sets(stages: Stages, store: Store, tmp_path: Path) -> None:
