@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.artifact import Store
+from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
@@ -232,6 +232,9 @@ class Study:
                 continue
             pair = {"synthetic": cell, "real": twin}
             models = {group: [self.models[one, seed] for seed in self.plan.seeds] for group, one in pair.items()}
+            if any(not self.store.exists(f"{path}/{MANIFEST}") for found in models.values() for path in found):
+                say(f"no page of {cell.name}: its results are here, but not all its models are any more")
+                continue
             verdict = evaluate(cell.config, self.store, models, say)
             text.append(f"* [{cell.name}](../../{verdict['report']}): gap {verdict['gap']:+.3f}")
             self.store.write_bytes(f"{self.directory}/pages.md", ("\n".join(text) + "\n").encode())

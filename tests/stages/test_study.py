@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Stages:
             what = (config.train.data, config.recipe.guidance_scale, config.images_per_class, config.train.seed)
             self.trained.append(what)
             directory = model_directory(model_identity(config, resolve_recipe(config))[1])
+            store.write_json(f"{directory}/manifest.json", {})
             numbers = {"num_images": 10 * config.images_per_class, "epochs": config.train.epochs, "seconds": 4.0}
             yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
 
@@ -181,6 +183,14 @@ def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages:
     assert stages.pairs == [{"synthetic": 2, "real": 2}] * 3
     text = store.read_bytes("studies/small/pages.md").decode()
     assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
+
+
+def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
+    run(store)
+    shutil.rmtree(tmp_path / "models")
+    said: list[str] = []
+    study(store).run(said.append, slots=2)
+    assert len(stages.pairs) == 3 and sum("not all its models" in line for line in said) == 3
 
 
 def test_the_second_table_holds_top5_and_the_other_test_sets(stages: Stages, store: Store, tmp_path: Path) -> None:
