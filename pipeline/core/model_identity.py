@@ -59,12 +59,15 @@ def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], s
     if settings.head == "linear":
         left_out.add("temperature")
     left_out.add("multi_crop" if settings.augmentation == "pytorch" else "min_crop_scale")
+    train = settings.model_dump(mode="json", exclude=left_out)
+    if settings.filters.min_clip_score is None and "filters" in train:  # older than these two
+        train["filters"] = settings.filters.model_dump(mode="json", exclude={"min_clip_score", "clip_audit"})
     identity = {
         "schema_version": SCHEMA_VERSION,
         "data": data_identity(config, recipe),
         "images_per_class": config.images_per_class,
         "classes": recipe.classes.hash,
-        "train": settings.model_dump(mode="json", exclude=left_out),
+        "train": train,
     }
     return identity, content_hash(identity)
 

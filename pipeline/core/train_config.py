@@ -69,6 +69,16 @@ class FilterConfig(Frozen):
     """Leave out images that a safety checker scored higher; it flags above 0, so e.g. -0.02 is stricter than it."""
     drop_duplicates: bool = False
     """Of the images of a class with the same perceptual hash keep the first."""
+    min_clip_score: float | None = Field(None, ge=-1, le=1)
+    """Leave out images whose cosine to their class's text is lower, as `clip_audit` found."""
+    clip_audit: str | None = Field(None, pattern=r"^[0-9a-f]{16}$")
+    """Directory name under audits/ of an audit of this set with a CLIP model."""
+
+    @model_validator(mode="after")
+    def _score_and_source(self) -> FilterConfig:
+        if (self.min_clip_score is None) != (self.clip_audit is None):
+            raise ValueError("min_clip_score and clip_audit (whose scores) are given together; add the other one")
+        return self
 
 
 class TrainConfig(Frozen):

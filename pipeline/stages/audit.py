@@ -18,6 +18,7 @@ from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, wor
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
 from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of, with_compared_images
 from pipeline.core.clip_layout import CLIP
+from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.config import ModelConfig, RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten, without_credentials
@@ -127,6 +128,8 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
             f"{directory}/metrics.json", {"totals": whole, "real": real, "missing": missing, "classes": classes}
         )
         store.write_bytes(f"{directory}/audit.html", html)
+        if clip is not None:
+            store.write_bytes(f"{directory}/{FILE}", clip_scores_bytes(clip))
         manifest = {
             "kind": "audit",
             "audit_id": audit_id,
