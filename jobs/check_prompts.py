@@ -41,13 +41,15 @@ def _lines(classes: ClassTable, check: PromptCheck) -> list[str]:
     lines = [
         f"{len(classes)} classes",
         f"words that are all those of another noun too: {some(check.polysemous)}",
+        f"some words that are another noun's too: {some(check.some_word)}",
         f"short names of several classes: {', '.join(check.duplicate_names) or 'none'}",
         f"without hypernym: {some(check.without_hypernym)}",
     ]
     for name, found in check.templates.items():
         equal = "; ".join(" = ".join(name_of[wnid] for wnid in group) for group in found.equal[:NUM_SHOWN])
         lines.append(
-            f"{name!r}: of these it leaves in doubt {some(found.unresolved)}; equal prompts: {equal or 'none'}; "
+            f"{name!r}: it leaves in doubt {some(found.unresolved)}, partly {some(found.partly)}; "
+            f"equal prompts: {equal or 'none'}; "
             f"longest {found.longest_tokens} tokens, cut at 77: {some(found.cut)}; cannot be made: {some(found.failed)}"
         )
     return lines

@@ -17,7 +17,8 @@ from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.recipe import Recipe
-from pipeline.core.study_plan import StudyPlan, load_study, plan_study
+from pipeline.core.study_config import load_study
+from pipeline.core.study_plan import StudyPlan, plan_study
 
 
 @click.command(help=__doc__)
@@ -45,11 +46,13 @@ def main(
     if cluster and not job.dry_run:
         raise InputError("--cluster only says what rows would cost; give it with --dry-run")
     settings = load_study(study)
-    plan, chosen = plan_study(settings, job.config), plan_study(settings, job.config, only)
+    plan = plan_study(settings, job.config, given=job.overrides)
+    chosen = plan_study(settings, job.config, only, job.overrides)
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
     from pipeline.stages.study import Study
 
     found = Study(plan, chosen, job.store, Path(study).stem)
+    found.open_test_sets(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
     outline = found.outline(max_cells)
     if job.dry_run:
         lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in chosen.cells]
@@ -61,7 +64,7 @@ def main(
     table = found.write_table()
     folder = job.store.uri(found.directory)
     summary = {**found.outline(), "directory": folder, "results": list(found.results.values())}
-    job.finish(f"\n{table}\ntable.md, table.csv and plot.png in {folder}", summary)
+    job.finish(f"\n{table}\ntable.md, table.csv, sets.csv, plot.png and, at the end, pages.md in {folder}", summary)
 
 
 def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: str) -> tuple[list[dict[str, Any]], str]:

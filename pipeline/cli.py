@@ -30,12 +30,14 @@ class JobContext:
         store: the storage root.
         json_output: print one JSON object as the last line.
         dry_run: say what would be done and stop; only a job with `plans=True` sees this.
+        overrides: the KEY=VALUE words of the command line, which are in `config` already.
     """
 
     config: RunConfig
     store: Store
     json_output: bool
     dry_run: bool = False
+    overrides: tuple[str, ...] = ()
 
     def finish(self, human: str, summary: dict[str, Any]) -> None:
         """Print the summary for people and, with --json, the one for programs as the last line."""
@@ -101,13 +103,14 @@ def job_options_with(
                 preset = default_preset
             given = {key: arguments.pop(_parameter(option)) for option, key in keys.items()}
             extra = [f"{key}={value}" for key, value in given.items() if value is not None]
-            config = load_config(preset, config_files, [*overrides, *extra])
+            words = (*overrides, *extra)
+            config = load_config(preset, config_files, words)
             check_outlives("--root", root)
             store = Store.open(root)
             if dry_run and not plans:
                 click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
                 return
-            function(JobContext(config, store, json_output, dry_run), **arguments)
+            function(JobContext(config, store, json_output, dry_run, words), **arguments)
 
         return command
 

@@ -234,7 +234,9 @@ def save_model() -> SaveModel:
         store.write_bytes(f"{directory}/metrics.jsonl", "\n".join(lines).encode())
         source = {"image_set": "ab" * 32} if data == "synthetic" else {"real": "fashion_mnist"}
         whole = {"data": source, "images_per_class": 3, "classes": classes.hash, "train": {"seed": seed}, **identity}
-        store.write_json(f"{directory}/manifest.json", {"identity": whole, "seconds": 62.0, "images_per_s": 199.5})
+        store.write_json(
+            f"{directory}/manifest.json", {"identity": whole, "num_images": 29, "seconds": 62.0, "images_per_s": 199.5}
+        )
         return directory
 
     return save

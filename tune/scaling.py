@@ -15,7 +15,8 @@ import click
 from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.errors import InputError
 from pipeline.core.scaling_law import MIN_SIZES
-from pipeline.core.study_plan import StudyConfig, load_study, plan_study
+from pipeline.core.study_config import StudyConfig, load_study
+from pipeline.core.study_plan import plan_study
 
 
 def grid_study(recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, lengths: str | None) -> StudyConfig:
@@ -71,6 +72,7 @@ def main(
     from pipeline.stages.study import Study
 
     found = Study(plan, plan, job.store, f"scaling-{name}")
+    found.open_test_sets(lambda line: click.echo(f"scaling: {line}"), must_be_there=not job.dry_run)
     outline = found.outline()
     click.echo(
         f"scaling: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now; "

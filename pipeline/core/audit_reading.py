@@ -20,7 +20,7 @@ from pipeline.core.image_set import damaged_shard, read_columns, shard_path
 from pipeline.core.images import perceptual_hash
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import IMAGE_SCHEMA, OK
-from pipeline.core.training_images import real_images
+from pipeline.core.training_images import read_square, real_folder, real_images, real_side
 
 COLUMNS = ["image_id", "class_index", "status", "phash"]
 """About 30 bytes a row; the image bytes stay where they are."""
@@ -59,19 +59,34 @@ def read_set_columns(store: Store, shards: Sequence[str], images_per_class: int)
 
 
 def real_columns(config: RunConfig) -> SetColumns:
-    """The same columns of as many real training images per class, hashed here: what the set's numbers stand beside.
+    """The same columns of real training images, hashed here: what the set's numbers stand beside.
+
+    Of each class as many as the set has, at most the `audit.pairs_per_class` that are compared. Files are decoded one
+    by one.
 
     Raises `InputError` when there are no real training images of these classes.
     """
-    images, labels = real_images(config)
+    config = with_compared_images(config)
+    if (folder := real_folder(config)) is not None:
+        side, labels = real_side(config), folder.labels
+        with ThreadPoolExecutor(_READERS) as pool:
+            words = list(pool.map(lambda path: perceptual_hash(read_square(path, side)), folder.files))
+    else:
+        images, labels = real_images(config)
+        words = [perceptual_hash(image) for image in images]
     positions = np.arange(len(labels))
     return SetColumns(
         labels=labels,
         indices=positions,  # any order within a class will do
         statuses=np.full(len(labels), OK),
-        hashes=np.array([int(perceptual_hash(image), 16) for image in images], np.uint64),
+        hashes=np.array([int(word, 16) for word in words], np.uint64),
         has_hash=np.ones(len(labels), bool),
     )
+
+
+def with_compared_images(config: RunConfig) -> RunConfig:
+    """A config of no more images per class than an audit compares."""
+    return config.model_copy(update={"images_per_class": min(config.images_per_class, config.audit.pairs_per_class)})
 
 
 def first_pictures(store: Store, shard: str, images_per_class: int) -> Iterator[tuple[int, int, Image.Image]]:

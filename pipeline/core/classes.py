@@ -63,6 +63,17 @@ class ClassTable:
         ]
 
     @property
+    def spoken_names(self) -> list[str]:
+        """What a model that reads text is asked for, in label order: a shared name with its hypernym's first word."""
+        shared = Counter(row["class_name"] for row in self.rows)
+        return [
+            ", ".join([row["class_name"], *(words[0] for words in row["hypernym_lemmas"][:1])])
+            if shared[row["class_name"]] > 1
+            else row["class_name"]
+            for row in self.rows
+        ]
+
+    @property
     def hash(self) -> str:
         """sha256 of the rows, 64 hex digits; the source is not in it."""
         return content_hash(self.rows)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, field_validator, model_validator
 
-from pipeline.core.choices import Guidance, Template, as_plain, parse_guidance, parse_template
+from pipeline.core.choices import Guidance, Template, as_plain, highest, parse_guidance, parse_template
 from pipeline.core.credentials import secrets_in
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.frozen import Frozen
@@ -79,6 +79,14 @@ class RecipeConfig(Frozen):
     """JPEG or WebP quality."""
     seed_namespace: str = "0"
     """Another word gives other noise and other backgrounds for the same recipe."""
+
+    @model_validator(mode="after")
+    def _negative_prompt_is_read(self) -> RecipeConfig:
+        if self.negative_prompt and highest(self.guidance_scale) <= 1:
+            raise ValueError(
+                "negative_prompt has no effect without guidance; raise guidance_scale above 1, or leave it out"
+            )
+        return self
 
 
 class EngineConfig(Frozen):

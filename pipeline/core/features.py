@@ -26,18 +26,26 @@ Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Features [n, d] and labels [n]."""
 
 
-def features_dir(encoder: Encoder, fingerprint: str) -> str:
+def features_dir(encoder: Encoder, fingerprint: str, resize: int | None = None) -> str:
     """Where the features of an encoder on images with this fingerprint lie under the storage root."""
-    name = content_hash([FEATURES_VERSION, encoder.fingerprint, fingerprint])[:ID_LENGTH]
+    seen = [FEATURES_VERSION, encoder.fingerprint, fingerprint]
+    name = content_hash(seen if resize is None else [*seen, resize])[:ID_LENGTH]
     return f"features/{name}"
 
 
 def features_of(
-    encoder: Encoder, images: LabelledImages, store: Store, *, batch_size: int, device: str, torch_threads: int
+    encoder: Encoder,
+    images: LabelledImages,
+    store: Store,
+    *,
+    batch_size: int,
+    device: str,
+    torch_threads: int,
+    resize: int | None = None,
 ) -> Features:
     """Features float32 [n, d] and labels int64 [n] of all images in order, from the store or computed and kept there.
 
-    Images: shorter side resized (bicubic) to the encoder's input, centre crop (paper section 3.2), float32.
+    Images: shorter side resized (bicubic) to the encoder's input or to `resize`, centre crop, float32.
 
     Args:
         encoder: frozen.
@@ -46,14 +54,15 @@ def features_of(
         batch_size: images of one forward.
         device: `cpu` or `cuda`.
         torch_threads: intra-op threads.
+        resize: pixels of the shorter side before the crop; None: the encoder's input.
 
     Raises:
         InputError: an image cannot be read.
         WorkError: a feature is no number, or the store's copy is damaged.
     """
-    directory = features_dir(encoder, images.fingerprint)
+    directory = features_dir(encoder, images.fingerprint, resize)
     if not store.exists(f"{directory}/{MANIFEST}"):
-        _compute(encoder, images, store, directory, batch_size, device, torch_threads)
+        _compute(encoder, images, store, directory, batch_size, device, torch_threads, resize)
     return _read(store, directory)
 
 
@@ -71,9 +80,10 @@ def _compute(
     batch_size: int,
     device: str,
     torch_threads: int,
+    resize: int | None,
 ) -> None:
     parts = 0
-    for features, labels in _parts(encoder, images, store, batch_size, device, torch_threads):
+    for features, labels in _parts(encoder, images, store, batch_size, device, torch_threads, resize):
         if not np.isfinite(features).all():
             raise WorkError(f"encoder {encoder.id} gives features that are no numbers; its training diverged")
         store.write_bytes(_part(directory, parts), save({"features": features, "labels": labels}))
@@ -82,6 +92,7 @@ def _compute(
         "encoder": encoder.id,
         "weights": encoder.weights,
         "input_size": encoder.input_size,
+        "resize": resize,
         "images": images.name,
         "fingerprint": images.fingerprint,
         "rows": len(images),
@@ -92,13 +103,19 @@ def _compute(
 
 
 def _parts(
-    encoder: Encoder, images: LabelledImages, store: Store, batch_size: int, device: str, torch_threads: int
+    encoder: Encoder,
+    images: LabelledImages,
+    store: Store,
+    batch_size: int,
+    device: str,
+    torch_threads: int,
+    resize: int | None,
 ) -> Iterator[Features]:
     """Blocks of at least `PART_ROWS` rows; the last one may be smaller."""
     network = encoder.load(store).to(device)
     held: list[Features] = []
     with torch.inference_mode(), threads(torch_threads):
-        for batch, labels in images.batches(batch_size, encoder.input_size):
+        for batch, labels in images.batches(batch_size, encoder.input_size, resize):
             held.append((network(batch.to(device)).float().cpu().numpy(), labels.numpy()))
             if sum(len(rows) for _, rows in held) >= PART_ROWS:
                 yield _joined(held)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
+from pipeline.core.clip_scores import ClipScores
 from pipeline.core.errors import InputError
 from pipeline.core.identity import INDEX_BITS
 from pipeline.core.image_set import read_columns
@@ -51,27 +52,40 @@ def select_images(store: Store, shards: list[str], images_per_class: int, filter
         filters: of the training.
 
     Raises:
-        InputError: `max_nsfw_score` is given and images have no score.
+        InputError: `max_nsfw_score` or `min_clip_score` is given and images have no score.
         WorkError: a shard cannot be read.
     """
     columns = [*_ABOUT, *filter_columns(filters)]
-    labels, left_out = [], []
+    labels, left_out, identifiers, hashes = [], [], [], []
     counts: dict[str, dict[int, int]] = {}
-    seen: set[tuple[int, str]] = set()
+    checks = dict(_checks(filters, store))
     with ThreadPoolExecutor(_READERS) as pool:
         for table in pool.map(partial(read_columns, store, columns=columns), shards):
             usable = table.filter(pa.array(is_usable(table, images_per_class)))
             classes = usable["class_index"].to_numpy().astype(np.int64)
             kept = np.ones(len(usable), bool)
-            for name, check in _checks(filters, seen):
-                passed = check(usable, kept)
-                for label in classes[kept & ~passed].tolist():
-                    by_class = counts.setdefault(name, {})
-                    by_class[label] = by_class.get(label, 0) + 1
+            for name, check in checks.items():
+                passed = check(usable)
+                _count(counts, name, classes[kept & ~passed])
                 kept &= passed
             labels.append(classes[kept])
             left_out.append(usable["image_id"].to_numpy()[~kept])
-    return Selection(np.concatenate(labels), np.sort(np.concatenate(left_out)), counts)
+            if filters.drop_duplicates:
+                identifiers.append(usable["image_id"].to_numpy()[kept])
+                hashes.append(_hashes(usable.filter(pa.array(kept))))
+    found = np.concatenate(labels)
+    if filters.drop_duplicates:
+        repeated = _repeated(found, np.concatenate(hashes))
+        _count(counts, "drop_duplicates", found[repeated])
+        left_out.append(np.concatenate(identifiers)[repeated])
+        found = found[~repeated]
+    return Selection(found, np.sort(np.concatenate(left_out)), counts)
+
+
+def _count(counts: dict[str, dict[int, int]], name: str, labels: NDArray[np.int64]) -> None:
+    for label in labels.tolist():
+        by_class = counts.setdefault(name, {})
+        by_class[label] = by_class.get(label, 0) + 1
 
 
 def filter_columns(filters: FilterConfig) -> list[str]:
@@ -84,20 +98,21 @@ def filter_columns(filters: FilterConfig) -> list[str]:
     return [name for name, wanted in asked.items() if wanted]
 
 
-Check = Callable[[pa.Table, NDArray[np.bool_]], NDArray[np.bool_]]
-"""Which rows pass, given which ones the filters before it let through."""
+Check = Callable[[pa.Table], NDArray[np.bool_]]
+"""Which rows pass."""
 
 
-def _checks(filters: FilterConfig, seen: set[tuple[int, str]]) -> Iterator[tuple[str, Check]]:
-    """The filters that are on, by name; `seen` holds class and hash of the images that stayed so far."""
+def _checks(filters: FilterConfig, store: Store) -> Iterator[tuple[str, Check]]:
+    """The filters that are on and look at one row at a time, by name."""
     if filters.min_pixel_std is not None:
         lowest = filters.min_pixel_std
-        yield "min_pixel_std", lambda rows, _: rows["pixel_std"].to_numpy() >= lowest
+        yield "min_pixel_std", lambda rows: rows["pixel_std"].to_numpy() >= lowest
     if filters.max_nsfw_score is not None:
         highest = filters.max_nsfw_score
-        yield "max_nsfw_score", lambda rows, _: _nsfw_scores(rows) <= highest
-    if filters.drop_duplicates:
-        yield "drop_duplicates", partial(_first_of_its_kind, seen)
+        yield "max_nsfw_score", lambda rows: _nsfw_scores(rows) <= highest
+    if filters.min_clip_score is not None and filters.clip_audit is not None:
+        worst, scores = filters.min_clip_score, ClipScores(store, filters.clip_audit)
+        yield "min_clip_score", lambda rows: scores.of(rows["image_id"].to_numpy()) >= worst
 
 
 def _nsfw_scores(rows: pa.Table) -> NDArray[np.float32]:
@@ -110,13 +125,17 @@ def _nsfw_scores(rows: pa.Table) -> NDArray[np.float32]:
     return scores
 
 
-def _first_of_its_kind(seen: set[tuple[int, str]], rows: pa.Table, kept: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    passed = np.ones(len(rows), bool)
-    keys = list(zip(rows["class_index"].to_pylist(), rows["phash"].to_pylist(), strict=True))
-    for row in np.flatnonzero(kept):
-        passed[row] = keys[row] not in seen
-        seen.add(keys[row])
-    return passed
+def _hashes(rows: pa.Table) -> NDArray[np.uint64]:
+    return np.array([int(word, 16) for word in rows["phash"].to_pylist()], np.uint64)
+
+
+def _repeated(labels: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Rows with the class and hash of an earlier one; 24 bytes a row more than the two columns."""
+    order = np.lexsort((hashes, labels))  # stable, so the first of equal rows stays the first
+    repeated = np.zeros(len(labels), bool)
+    same = (np.diff(labels[order]) == 0) & (hashes[order][1:] == hashes[order][:-1])
+    repeated[order[1:][same]] = True
+    return repeated
 
 
 def is_usable(table: pa.Table, images_per_class: int, left_out: NDArray[np.int64] = NOTHING) -> NDArray[np.bool_]:

@@ -41,7 +41,7 @@ OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class"})
 """Fields that choose the images: the images themselves are in the identity."""
 OF_MIXING = frozenset({"real_share", "separate_batch_norm"})
 """Fields that count for `train.data=mixed` only."""
-LATER = frozenset({"multi_crop", "filters", "sync_batch_norm", "ema_decay"})
+LATER = frozenset({"multi_crop", "filters", "sync_batch_norm", "ema_decay", "stored_size"})
 """Fields that came after the first models: in an identity only when they are not at their defaults, so that a model
 keeps the id it was made under."""
 
@@ -59,12 +59,15 @@ def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], s
     if settings.head == "linear":
         left_out.add("temperature")
     left_out.add("multi_crop" if settings.augmentation == "pytorch" else "min_crop_scale")
+    train = settings.model_dump(mode="json", exclude=left_out)
+    if settings.filters.min_clip_score is None and "filters" in train:  # older than these two
+        train["filters"] = settings.filters.model_dump(mode="json", exclude={"min_clip_score", "clip_audit"})
     identity = {
         "schema_version": SCHEMA_VERSION,
         "data": data_identity(config, recipe),
         "images_per_class": config.images_per_class,
         "classes": recipe.classes.hash,
-        "train": settings.model_dump(mode="json", exclude=left_out),
+        "train": train,
     }
     return identity, content_hash(identity)
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from pipeline.core.class_building import class_row
 from pipeline.core.classes import ClassTable
 from pipeline.core.clip_tokens import CONTEXT_LENGTH, clip_token_counts
 from pipeline.core.errors import InputError
-from pipeline.core.prompts import Drawn, render
+from pipeline.core.prompts import Drawn, render, template_uses
 from pipeline.core.wordnet import WordNet
 
 
 @dataclass(frozen=True)
 class TemplateCheck:
-    """One template over all classes.
+    """One template over all classes, over whatever is drawn for an image.
 
     Args:
-        unresolved: WNID of a class -> synset names of the other senses that its prompt means just as well.
+        unresolved: WNID of a class -> synset names of the other senses that have all the words of one of its prompts,
+            and that the rest of the prompt does not tell apart.
+        partly: likewise of senses that have some of the words, e.g. the metal for `iron, smoothing iron`.
         equal: groups of WNIDs whose prompts are the same text.
         cut: WNIDs whose longest prompt has more than CLIP's 77 tokens.
         longest_tokens: of all prompts, end marks included.
@@ -28,6 +31,7 @@ class TemplateCheck:
     """
 
     unresolved: dict[str, list[str]]
+    partly: dict[str, list[str]]
     equal: list[list[str]]
     cut: list[str]
     longest_tokens: int
@@ -40,12 +44,14 @@ class PromptCheck:
 
     Args:
         polysemous: WNID of a class -> synset names of the other noun senses that have all of its words.
+        some_word: WNID of a class -> those that have some of its words, but not all.
         duplicate_names: short name -> WNIDs of the classes that share it.
         without_hypernym: WNIDs.
         templates: template name -> its check.
     """
 
     polysemous: dict[str, list[str]]
+    some_word: dict[str, list[str]]
     duplicate_names: dict[str, list[str]]
     without_hypernym: list[str]
     templates: dict[str, TemplateCheck]
@@ -59,7 +65,7 @@ def check_prompts(
     Args:
         classes: the labels.
         templates: name -> Jinja source.
-        backgrounds: scenes; the longest stands for all.
+        backgrounds: scenes; the one of most tokens stands for all.
         styles: likewise.
         words: where other senses of the classes' words are looked up.
     """
@@ -67,9 +73,14 @@ def check_prompts(
     names: defaultdict[str, list[str]] = defaultdict(list)
     for row in classes.rows:
         names[row["class_name"]].append(row["wnid"])
-    drawn = Drawn(background=max(backgrounds, key=len, default=""), style=max(styles, key=len, default="photo"))
+    drawn = Drawn(background=_longest(backgrounds, ""), style=_longest(styles, "photo"))
+
+    def of_words(row: Mapping[str, Any], *, every: bool) -> list[str]:
+        return [sense["synset"] for sense in others[row["wnid"]] if (_lower(row) <= _lower(sense)) == every]
+
     return PromptCheck(
-        polysemous={wnid: [row["synset"] for row in rows] for wnid, rows in others.items() if rows},
+        polysemous={row["wnid"]: found for row in classes.rows if (found := of_words(row, every=True))},
+        some_word={row["wnid"]: found for row in classes.rows if (found := of_words(row, every=False))},
         duplicate_names={name: wnids for name, wnids in names.items() if len(wnids) > 1},
         without_hypernym=[row["wnid"] for row in classes.rows if not row["hypernym_lemmas"]],
         templates={name: check_template(classes, source, drawn, others) for name, source in templates.items()},
@@ -77,10 +88,11 @@ def check_prompts(
 
 
 def other_senses(row: Mapping[str, Any], words: WordNet) -> list[dict[str, Any]]:
-    """Rows of the noun senses, other than a class's own, that have every word of the class."""
-    own = {lemma.lower() for lemma in row["lemmas"]}
-    found = {sense.wnid: sense for sense in words.senses(row["lemmas"][0]) if sense.wnid != row["wnid"]}
-    fitting = [sense for sense in found.values() if own <= {lemma.lower() for lemma in sense.lemmas}]
+    """Rows of the noun senses, other than a class's own, that have at least one word of the class."""
+    own = _lower(row)
+    senses = (sense for lemma in row["lemmas"] for sense in words.senses(lemma))
+    found = {sense.wnid: sense for sense in senses if sense.wnid != row["wnid"]}
+    fitting = [sense for sense in found.values() if own & {lemma.lower() for lemma in sense.lemmas}]
     return [class_row(words, 0, sense.lemmas[0], sense) for sense in fitting]
 
 
@@ -93,31 +105,65 @@ def check_template(
     """
     prompts: dict[str, str] = {}
     failed: dict[str, str] = {}
+    counts: dict[str, int] = {}
     unresolved: dict[str, list[str]] = {}
+    partly: dict[str, list[str]] = {}
     for row in classes.rows:
+        wnid = row["wnid"]
         try:
-            prompts[row["wnid"]] = render(source, row, drawn)
+            prompts[wnid] = render(source, row, drawn)
+            counts[wnid] = max(clip_token_counts([render(source, row, one) for one in _draws(source, row, drawn)]))
         except InputError as error:
-            failed[row["wnid"]] = str(error)
+            failed[wnid] = str(error)
+            prompts.pop(wnid, None)
             continue
-        same = [
-            other["synset"]
-            for other in others[row["wnid"]]
-            if _text(source, {**other, "lemmas": row["lemmas"]}, drawn) == prompts[row["wnid"]]
-        ]
-        if same:
-            unresolved[row["wnid"]] = same
+        groups = _words_written(source, row)
+        for other in others[wnid]:
+            if _text(source, {**other, "lemmas": row["lemmas"]}, drawn) != prompts[wnid]:
+                continue
+            if any(words <= _lower(other) for words in groups):
+                unresolved.setdefault(wnid, []).append(other["synset"])
+            elif any(words & _lower(other) for words in groups):
+                partly.setdefault(wnid, []).append(other["synset"])
     texts: defaultdict[str, list[str]] = defaultdict(list)
     for wnid, prompt in prompts.items():
         texts[prompt].append(wnid)
-    counts = dict(zip(prompts, clip_token_counts(list(prompts.values())), strict=True))
     return TemplateCheck(
         unresolved=unresolved,
+        partly=partly,
         equal=[wnids for wnids in texts.values() if len(wnids) > 1],
         cut=[wnid for wnid, count in counts.items() if count > CONTEXT_LENGTH],
         longest_tokens=max(counts.values(), default=0),
         failed=failed,
     )
+
+
+def _words_written(source: str, row: Mapping[str, Any]) -> list[set[str]]:
+    """The class's words that stand in a prompt together, lower case: one set, or one for each that may be drawn."""
+    if template_uses(source, "c"):
+        return [_lower(row)]
+    first = {row["lemmas"][0].lower()} if template_uses(source, "c_first") else set()
+    if template_uses(source, "c_random"):
+        return [first | {lemma.lower()} for lemma in row["lemmas"]]
+    return [first] if first else []
+
+
+def _draws(source: str, row: Mapping[str, Any], drawn: Drawn) -> list[Drawn]:
+    """Every draw of words that the template may make for a class."""
+    lemmas = len(row["lemmas"]) if template_uses(source, "c_random") else 1
+    hypernyms = len(row["hypernym_lemmas"]) if template_uses(source, "h_c_random") else 1
+    pairs = product(range(lemmas), range(max(1, hypernyms)))
+    return [replace(drawn, lemma=lemma, hypernym=hypernym) for lemma, hypernym in pairs]
+
+
+def _longest(texts: Sequence[str], default: str) -> str:
+    """The text of most tokens."""
+    counted = zip(clip_token_counts(texts), texts, strict=True)
+    return max(counted, default=(0, default))[1]
+
+
+def _lower(row: Mapping[str, Any]) -> set[str]:
+    return {lemma.lower() for lemma in row["lemmas"]}
 
 
 def _text(source: str, row: Mapping[str, Any], drawn: Drawn) -> str | None:

@@ -21,6 +21,9 @@ from pipeline.core.recipe import Recipe
 MAX_COUNTED_ROWS = 100_000
 """Prompts are rendered for so many rows; the share that is cut stands for the rest: scenes are drawn at random."""
 
+REFERENCE_PIXELS = 224**2
+"""Of the image that `train_images_per_s` is given for."""
+
 Market = Literal["on_demand", "spot"]
 
 
@@ -58,6 +61,10 @@ class ClusterSpec(Frozen):
     images_per_s: float | None = Field(gt=0)
     """Of one GPU at the reference work, null when unknown."""
     speed_source: str
+    """Where that number comes from."""
+    train_images_per_s: float | None = Field(None, gt=0)
+    """Of one GPU training ResNet50 at 224x224 in half precision, null when unknown."""
+    train_speed_source: str = ""
     """Where that number comes from."""
 
 
@@ -122,6 +129,16 @@ def relative_work(recipe: RecipeConfig, reference: ReferenceWork) -> float:
     return pixels * steps * forwards
 
 
+def training_gpu_hours(config: RunConfig, num_images: int, cluster: ClusterSpec) -> float | None:
+    """GPU hours of training on that many images, in proportion to the pixels of an image's crops; None when unknown."""
+    if cluster.train_images_per_s is None:
+        return None
+    settings, pixels = config.train, config.train.input_size**2
+    if settings.augmentation == "dino_multicrop":
+        pixels += settings.multi_crop.num_local * settings.multi_crop.local_size**2
+    return num_images * settings.epochs * pixels / REFERENCE_PIXELS / cluster.train_images_per_s / 3600
+
+
 def plan_run(
     config: RunConfig,
     recipe: Recipe,
@@ -131,7 +148,7 @@ def plan_run(
     images_per_s: float | None = None,
     actual: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Images, bytes, hours and money of making a whole set; JSON-able.
+    """Images, bytes, hours and money of making a whole set, and hours of one training on it; JSON-able.
 
     Args:
         config: of the run.
@@ -167,6 +184,8 @@ def plan_run(
         "gpus": cluster.gpus,
         "gpu_hours": gpu_hours,
         "wall_hours": gpu_hours / cluster.gpus,
+        "train_gpu_hours": training_gpu_hours(config, rows, cluster),
+        "train_speed_source": cluster.train_speed_source,
         "usd": dollars,
         "usd_per_million_images": dollars / rows * 1e6,
     }

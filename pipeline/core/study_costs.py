@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.core.config import RunConfig
 from pipeline.core.study_plan import StudyPlan
-from pipeline.core.study_report import paper_figure
+from pipeline.core.study_report import paper_figure, table_row
 
 PlanRun = Callable[[RunConfig], Mapping[str, Any]]
 """`pipeline.core.run_plan.plan_run` on a cluster."""
@@ -26,6 +26,7 @@ def study_costs(plan: StudyPlan, plan_run: PlanRun) -> list[dict[str, Any]]:
             "setting": label,
             **{key: planned[cell][key] for key in ("images", "stored_gb", "gpu_hours", "usd")},
             "samples": planned[cell]["images"] * cell.config.train.epochs * len(plan.seeds),
+            "train_gpu_hours": _times(planned[cell]["train_gpu_hours"], len(plan.seeds)),
             "paper": paper_figure(plan.paper.get((axis, label))),
         }
         for axis, pairs in plan.axes.items()
@@ -35,11 +36,21 @@ def study_costs(plan: StudyPlan, plan_run: PlanRun) -> list[dict[str, Any]]:
 
 
 def total_costs(plan: StudyPlan, plan_run: PlanRun) -> dict[str, Any]:
-    """Images, GB, GPU hours and USD of all distinct image sets of a study, and where the speeds come from."""
+    """Images, GB, GPU hours and USD of all distinct image sets of a study, GPU hours of all its trainings but the real
+    twins', and where the speeds come from.
+    """
     planned = [plan_run(config) for config in plan.image_sets()]
     speeds = {f"{found['images_per_s_per_gpu']:.3g} images/s per GPU ({found['speed_source']})": 0 for found in planned}
     sums = {key: sum(found[key] for found in planned) for key in ("images", "stored_gb", "gpu_hours", "usd")}
-    return {**sums, "speeds": list(speeds)}
+    trained = [plan_run(cell.config) for cell in plan.cells if not cell.is_real]
+    hours = [found["train_gpu_hours"] for found in trained]
+    known = None if None in hours else sum(hours) * len(plan.seeds)
+    sources = list(dict.fromkeys(found["train_speed_source"] for found in trained))
+    return {**sums, "speeds": list(speeds), "train_gpu_hours": known, "train_speeds": sources}
+
+
+def _times(hours: float | None, seeds: int) -> float | None:
+    return None if hours is None else hours * seeds
 
 
 def costs_markdown(rows: list[dict[str, Any]], total: Mapping[str, Any]) -> str:
@@ -49,11 +60,19 @@ def costs_markdown(rows: list[dict[str, Any]], total: Mapping[str, Any]) -> str:
     for row in rows:
         if row["axis"] != axis:
             axis = row["axis"]
-            head = f"| {axis} | images | GB | GPU hours | USD | training samples | paper, top-1 |"
-            text += ["", head, "|" + "---|" * 7]
+            head = f"| {axis} | images | GB | GPU hours | USD | training samples | training GPU hours | paper, top-1 |"
+            text += ["", head, "|" + "---|" * 8]
         numbers = [f"{row['images']:,}", f"{row['stored_gb']:,.0f}", f"{row['gpu_hours']:,.0f}", f"{row['usd']:,.0f}"]
-        cells = [row["setting"], *numbers, f"{row['samples'] / 1e6:,.0f} M", row["paper"]]
-        text.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        training = [f"{row['samples'] / 1e6:,.0f} M", _hours(row["train_gpu_hours"])]
+        text.append(table_row([row["setting"], *numbers, *training, row["paper"]]))
     made = f"{total['images']:,.0f} images, {total['stored_gb']:,.0f} GB, {total['gpu_hours']:,.0f} GPU hours"
     text += ["", f"All image sets together, shared ones once: {made}, ${total['usd']:,.0f}."]
-    return "\n".join([*text, f"Speed: {'; '.join(total['speeds'])}."])
+    text.append(f"Speed: {'; '.join(total['speeds'])}.")
+    if total["train_gpu_hours"] is not None:
+        source = "; ".join(total["train_speeds"])
+        text.append(f"All trainings but the real twins': {total['train_gpu_hours']:,.0f} GPU hours ({source}).")
+    return "\n".join(text)
+
+
+def _hours(hours: float | None) -> str:
+    return "not known" if hours is None else f"{hours:,.0f}"

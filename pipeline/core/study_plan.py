@@ -1,56 +1,17 @@
-"""A study: which trainings its axes ask for, each once, and the real twin of every size."""
+"""A study: which trainings its axes ask for, each once, and the real twin of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, model_validator
+from typing import Any
 
 from pipeline.core.config import RunConfig
-from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate, with_overrides
+from pipeline.core.config_loading import nearest, with_overrides
 from pipeline.core.errors import InputError
-from pipeline.core.frozen import Frozen
-
-TWIN_AXIS = "real"
-"""The axis of the cells that train on real images: one at every size of the others."""
-
-
-class PaperFigure(Frozen):
-    """What the paper reports for a setting."""
-
-    top1: float = Field(ge=0, le=1)
-    """Top-1 accuracy on the validation images, 0..1."""
-    certainty: Literal["certain", "second-hand", "inferred"]
-    """`certain` was read in the authors' material, `second-hand` in works that quote it, `inferred` from those."""
-
-
-class StudyConfig(Frozen):
-    """What a study varies, as its YAML holds it."""
-
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
-    """Values of `train.seed`; every cell is trained once with each."""
-    lengths: dict[int, list[str]] = Field({})
-    """Images per class -> KEY=VALUE words of a training on that many, e.g. epochs; other sizes keep the preset's."""
-    axes: dict[str, dict[str, list[str]]] = Field(min_length=1)
-    """Axis -> label -> KEY=VALUE words laid over the preset. The words win over the preset and over `lengths`."""
-    twins: bool = True
-    """Train a twin on as many real images for every size of the axes."""
-    twin_sizes: list[int] | None = None
-    """Only these sizes have a twin; default: all. There are only so many real images."""
-    needs_real_data: bool = False
-    """Leave the twins out, and do without their gap, until `train.real_data` says where real images are."""
-    paper: dict[str, dict[str, PaperFigure]] = Field({})
-    """Axis -> label -> what the paper says of this setting; shown beside what is measured, never used."""
-
-    @model_validator(mode="after")
-    def _paper_speaks_of_settings(self) -> StudyConfig:
-        for axis, figures in self.paper.items():
-            if unknown := sorted(set(figures) - set(self.axes.get(axis, {}))):
-                raise ValueError(f"paper.{axis}: {unknown[0]!r} is no setting of that axis")
-        return self
+from pipeline.core.model_identity import OF_MIXING
+from pipeline.core.study_config import TWIN_AXIS, PaperFigure, StudyConfig
+from pipeline.core.train_config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -85,7 +46,7 @@ class StudyPlan:
     """The cells of a study.
 
     Args:
-        cells: different settings, synthetic and real, in the order they run: small ones first.
+        cells: different settings in the order they run: small ones first, a twin after the first cell that it is for.
         seeds: seeds of each.
         axes: axis -> its (label, cell) pairs in the order of the study's file; the real twins last.
         paper: what the paper says, by (axis, label).
@@ -101,9 +62,9 @@ class StudyPlan:
         return [(cell, seed) for cell in self.cells for seed in self.seeds]
 
     def twin_of(self, cell: Cell) -> Cell | None:
-        """The cell of real images with as many images as this one; None in a study without twins."""
-        size = cell.config.images_per_class
-        return next((c for c in self.cells if c.is_real and c.config.images_per_class == size), None)
+        """The cell of as many real images of the same classes, trained alike; None without such a twin."""
+        alike = _of_a_twin(cell.config)
+        return next((c for c in self.cells if c.is_real and _of_a_twin(c.config) == alike), None)
 
     def image_sets(self) -> list[RunConfig]:
         """One run per recipe, with the most images any cell wants of it: smaller cells read a prefix."""
@@ -115,63 +76,74 @@ class StudyPlan:
         return list(largest.values())
 
 
-def study_names() -> list[str]:
-    """Names of the studies that ship."""
-    return sorted(path.stem for path in (PRESETS / "studies").glob("*.yaml"))
-
-
-def load_study(name_or_path: str) -> StudyConfig:
-    """A study that ships (by name) or a YAML file (by path). Raises `InputError`."""
-    if name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-    elif name_or_path in study_names():
-        path = PRESETS / "studies" / f"{name_or_path}.yaml"
-    else:
-        raise InputError(
-            f"--study {name_or_path!r} is unknown{nearest(name_or_path, study_names())}, or give a .yaml path"
-        )
-    study = validate(StudyConfig, load_yaml(path), f"study {str(path)!r}: ")
-    if TWIN_AXIS in study.axes:
-        raise InputError(
-            f"study {str(path)!r}: the axis {TWIN_AXIS!r} is made by itself, one twin per size; rename yours"
-        )
-    return study
-
-
-def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = ()) -> StudyPlan:
+def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = (), given: Sequence[str] = ()) -> StudyPlan:
     """Lay the axes over a preset.
 
     Args:
         study: what to vary.
         base: the run all cells start from.
         only: axes to keep, each `AXIS` or `AXIS=LABEL`; none keeps all.
+        given: KEY=VALUE words of the command line, which win over `study.base`.
 
     Raises:
         InputError: an unknown axis, or words that make no valid run.
     """
+    base = with_overrides(base, [*study.base, *given])
     layout = {
         axis: [(label, _cell_config(study, base, words)) for label, words in settings.items()]
         for axis, settings in _kept(study, only).items()
     }
-    sizes = sorted({config.images_per_class for pairs in layout.values() for _, config in pairs})
-    if study.twin_sizes is not None:
-        sizes = [size for size in sizes if size in study.twin_sizes]
-    if study.twins and sizes and not (study.needs_real_data and base.train.real_data is None):
-        layout[TWIN_AXIS] = [
-            (f"{size} per class", _cell_config(study, base, ["train.data=real", f"images_per_class={size}"]))
-            for size in sizes
-        ]
+    if study.twins and not (study.needs_real_data and base.train.real_data is None):
+        layout[TWIN_AXIS] = _twins(study, base, layout)
     places: dict[RunConfig, list[tuple[str, str]]] = {}
     for axis, pairs in layout.items():
         for label, config in pairs:
             places.setdefault(config, []).append((axis, label))
     cells = {config: Cell(config, tuple(found)) for config, found in places.items()}
     return StudyPlan(
-        cells=tuple(sorted(cells.values(), key=lambda cell: cell.config.images_per_class)),
+        cells=_ordered(cells.values()),
         seeds=tuple(study.seeds),
         axes={axis: [(label, cells[config]) for label, config in pairs] for axis, pairs in layout.items()},
         paper={(axis, label): figure for axis, found in study.paper.items() for label, figure in found.items()},
     )
+
+
+def _of_a_twin(config: RunConfig) -> dict[str, Any]:
+    """What a run has in common with its twin: fields of `RunConfig`, the seed left out."""
+    alike = {"data": "real", "seed": 0, **{name: TrainConfig.model_fields[name].default for name in OF_MIXING}}
+    train = config.train.model_copy(update=alike)
+    kept = {name: getattr(config, name) for name in ("classes", "images_per_class", "data_dir", "evaluate")}
+    return {**kept, "train": train}
+
+
+def _twins(
+    study: StudyConfig, base: RunConfig, layout: Mapping[str, Sequence[tuple[str, RunConfig]]]
+) -> list[tuple[str, RunConfig]]:
+    """(label, run) of the real twin of every setting, equal ones once, small ones first.
+
+    Their recipe is that of the preset: real images have none, and settings of different recipes share a twin.
+    """
+    found: list[tuple[str, RunConfig]] = []
+    for axis, pairs in layout.items():
+        for label, config in pairs:
+            size, alike = config.images_per_class, _of_a_twin(config)
+            wanted = config.train.data != "real" and (study.twin_sizes is None or size in study.twin_sizes)
+            if not wanted or any(_of_a_twin(twin) == alike for _, twin in found):
+                continue
+            usual = _of_a_twin(_cell_config(study, base, [f"images_per_class={size}"]))
+            name = f"{size} per class" + ("" if alike == usual else f", as {axis}={label}")
+            train = alike["train"].model_copy(update={"seed": config.train.seed})
+            found.append((name, base.model_copy(update={**alike, "train": train})))
+    return sorted(found, key=lambda pair: pair[1].images_per_class)
+
+
+def _ordered(cells: Collection[Cell]) -> tuple[Cell, ...]:
+    """Small ones first, a twin right after the first cell that it is for."""
+    found: dict[Cell, None] = {}
+    for cell in sorted(cells, key=lambda cell: cell.config.images_per_class):
+        alike = _of_a_twin(cell.config)
+        found |= dict.fromkeys([cell, *(c for c in cells if c.is_real and _of_a_twin(c.config) == alike)])
+    return tuple(found)
 
 
 def _kept(study: StudyConfig, only: Sequence[str]) -> dict[str, dict[str, list[str]]]:

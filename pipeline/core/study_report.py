@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.core.choices import describe_guidance, describe_template
-from pipeline.core.study_plan import Cell, PaperFigure, StudyPlan
+from pipeline.core.study_config import PaperFigure
+from pipeline.core.study_plan import Cell, StudyPlan
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,13 +115,23 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
             "" if line.gap is None else f"{line.gap:+.3f}",
             *([paper_figure(line.paper)] if with_paper else []),
         ]
-        text.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+        text.append(table_row(cells))
     return "\n".join(text) + "\n"
 
 
+def table_row(cells: Sequence[str]) -> str:
+    """A line of a Markdown table; a `|` or a new line in a cell cannot break it."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
 def paper_figure(figure: PaperFigure | None) -> str:
-    """The paper's number and how sure it is, e.g. `0.429 (second-hand)`; empty when nothing is known."""
-    return "" if figure is None else f"{figure.top1:.3f} ({figure.certainty})"
+    """The paper's top-1 and how sure it is, e.g. `0.429 (second-hand)`; empty when nothing is known."""
+    return paper_number(None if figure is None else figure.top1, figure)
+
+
+def paper_number(value: float | None, figure: PaperFigure | None) -> str:
+    """Any number of a figure in the same form."""
+    return "" if value is None or figure is None else f"{value:.3f} ({figure.certainty})"
 
 
 def _accuracy(values: Sequence[float], num_seeds: int) -> str:

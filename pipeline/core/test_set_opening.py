@@ -37,6 +37,11 @@ class OpenSet:
         return len(self.overlap) < self.num_classes
 
 
+def main_name(settings: EvaluateConfig) -> str:
+    """Name of the main set that a config asks for."""
+    return settings.test_set if settings.test_set in {*dict(settings.test_sets), *known_sets(), FASHION_MNIST} else MAIN
+
+
 def open_test_sets(
     settings: EvaluateConfig, classes: ClassTable, data_dir: str | None
 ) -> tuple[dict[str, OpenSet], dict[str, str]]:
@@ -50,7 +55,7 @@ def open_test_sets(
     others = dict(settings.test_sets)
     if MAIN in others:
         raise InputError(f"evaluate.test_sets: {MAIN!r} is the name of the main set; give this one another")
-    main = settings.test_set if settings.test_set in {*others, *known_sets(), FASHION_MNIST} else MAIN
+    main = main_name(settings)
     places = {main: settings.test_set if main == MAIN else others.get(main), **others}
     found: dict[str, OpenSet] = {}
     missing: dict[str, str] = {}

@@ -69,6 +69,16 @@ class FilterConfig(Frozen):
     """Leave out images that a safety checker scored higher; it flags above 0, so e.g. -0.02 is stricter than it."""
     drop_duplicates: bool = False
     """Of the images of a class with the same perceptual hash keep the first."""
+    min_clip_score: float | None = Field(None, ge=-1, le=1)
+    """Leave out images whose cosine to their class's text is lower, as `clip_audit` found."""
+    clip_audit: str | None = Field(None, pattern=r"^[0-9a-f]{16}$")
+    """Directory name under audits/ of an audit of this set with a CLIP model."""
+
+    @model_validator(mode="after")
+    def _score_and_source(self) -> FilterConfig:
+        if (self.min_clip_score is None) != (self.clip_audit is None):
+            raise ValueError("min_clip_score and clip_audit (whose scores) are given together; add the other one")
+        return self
 
 
 class TrainConfig(Frozen):
@@ -88,6 +98,8 @@ class TrainConfig(Frozen):
     """Of the initial weights, shuffling and augmentation."""
     input_size: int = Field(224, ge=16)
     """Pixels of the square input."""
+    stored_size: int | None = Field(None, ge=16)
+    """Pixels of the shorter side that larger images are shrunk to before the crops; default: 8/7 of the input."""
     epochs: int = Field(100, ge=1)
     """Passes over the images."""
     batch_size: int = Field(256, ge=2)
@@ -143,6 +155,8 @@ class TrainConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
+        if self.stored_size is not None and self.stored_size < self.input_size:
+            raise ValueError(f"stored_size {self.stored_size} is below input_size {self.input_size}; raise it")
         if self.device == "cpu" and self.mixed_precision == "float16":
             raise ValueError("mixed_precision float16 needs device cuda; use bfloat16")
         if self.device == "cpu" and self.sync_batch_norm:

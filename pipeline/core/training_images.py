@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from pipeline.core.image_filters import NOTHING, is_usable
 from pipeline.core.image_set import damaged_shard, read_columns
 from pipeline.core.model_identity import REAL_DATA
 from pipeline.core.real_folder import RealFolder, open_real_folder
+from pipeline.core.train_config import TrainConfig
 
 COLUMNS = ["image_id", "class_index", "image", "status"]
 """All that training reads of a shard."""
@@ -30,13 +32,12 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 _READERS = 16  # shards read at the same time: object stores answer in tens of milliseconds each
 
 
-def stored_side(input_size: int) -> int:
-    """Pixels of the shorter side up to which decoded images are kept whole: 8/7 of the input, ImageNet's 256 for 224.
+def stored_side(settings: TrainConfig) -> int:
+    """Pixels of the shorter side up to which decoded images are kept whole: `stored_size`, or 8/7 of the input.
 
-    Larger ones are resized to it at once (antialiased), so that memory is bounded and a random crop of the rest never
-    shrinks by more than 8/7.
+    Larger ones are resized to it at once (antialiased), so that memory is bounded: to ImageNet's 256 for 224.
     """
-    return input_size * 8 // 7
+    return settings.stored_size or settings.input_size * 8 // 7
 
 
 def synthetic_images(
@@ -56,21 +57,21 @@ def synthetic_images(
 
     def read(path: str) -> Arrays:
         table = read_columns(store, path, COLUMNS)
-        return decode_rows(table, config.images_per_class, config.train.input_size, store.uri(path), left_out)
+        return decode_rows(table, config.images_per_class, stored_side(config.train), store.uri(path), left_out)
 
     with ThreadPoolExecutor(_READERS) as pool:  # object stores answer slowly, and decoding leaves Python
         return join(pool.map(read, shards))
 
 
 def decode_rows(
-    table: pa.Table, images_per_class: int, input_size: int, shard: str, left_out: NDArray[np.int64] = NOTHING
+    table: pa.Table, images_per_class: int, max_side: int, shard: str, left_out: NDArray[np.int64] = NOTHING
 ) -> Arrays:
     """The usable images of a shard: status ok, and inside the prefix of `images_per_class`.
 
     Args:
         table: with `COLUMNS`.
         images_per_class: rows with a larger index (the surplus of the last shard) are left out.
-        input_size: of the training, pixels.
+        max_side: pixels of the shorter side that larger images are resized to.
         shard: its name, for the error.
         left_out: sorted ids of images that are not wanted.
 
@@ -83,7 +84,7 @@ def decode_rows(
     images = []
     for identifier, image in zip(usable["image_id"].to_pylist(), usable["image"].to_pylist(), strict=True):
         try:
-            images.append(decode(image["bytes"], stored_side(input_size)))
+            images.append(decode(image["bytes"], max_side))
         except (OSError, TypeError, ValueError) as error:  # PIL's are among them; no bytes or no struct: a TypeError
             message = f"image {identifier} has status ok but cannot be decoded: {error}"
             raise damaged_shard(shard, message) from error
@@ -149,7 +150,7 @@ def real_folder(config: RunConfig) -> RealFolder | None:
 
 def real_side(config: RunConfig) -> int:
     """Pixels of the squares that a folder's images become; of a mixed training those of the generated ones."""
-    side = stored_side(config.train.input_size)
+    side = stored_side(config.train)
     if config.train.data != "mixed":
         return side
     recipe = config.recipe
@@ -166,14 +167,18 @@ def folder_images(folder: RealFolder, side: int) -> Arrays:
     images = np.empty((len(folder), side, side, 3), np.uint8)
 
     def read(row: int) -> None:
-        path = folder.files[row]
-        with telling_file(str(path)):
-            images[row] = decode_square(path.read_bytes(), side)
+        images[row] = read_square(folder.files[row], side)
 
     with ThreadPoolExecutor(_READERS) as pool:
         for _ in pool.map(read, range(len(folder))):
             pass
     return images, folder.labels
+
+
+def read_square(path: Path, side: int) -> NDArray[np.uint8]:
+    """A file as `decode_square` gives it. Raises `InputError` with its name when it cannot be read."""
+    with telling_file(str(path)):
+        return decode_square(path.read_bytes(), side)
 
 
 @contextmanager
@@ -199,7 +204,7 @@ def check_classes(labels: NDArray[np.int64], class_names: list[str]) -> None:
 def check_memory(num_images: int, width: int, height: int, config: RunConfig) -> None:
     """Raises `InputError` when the decoded images would be larger than `train.max_memory_gib`."""
     shorter = min(width, height)
-    scale = min(1.0, stored_side(config.train.input_size) / shorter)
+    scale = min(1.0, stored_side(config.train) / shorter)
     gib = num_images * round(width * scale) * round(height * scale) * 3 / 2**30
     if gib > config.train.max_memory_gib:
         can_stream = config.train.data == "synthetic" or (config.train.data == "real" and config.train.real_data)

@@ -18,7 +18,7 @@ from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.metrics import mean_and_std
 from pipeline.core.plots import scatter_png
 from pipeline.core.real_images import LabelledImages
-from pipeline.core.scoring import main_set
+from pipeline.core.scoring import check_sizes, main_set
 from pipeline.core.test_set_opening import open_test_sets
 from pipeline.stages.tracking import tracked_run
 
@@ -50,6 +50,8 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
     classes = load_class_table(config.classes)
     sets, _ = open_test_sets(config.evaluate, classes, config.data_dir)
     images = sets[main_set(sets)].images
+    for encoder in encoders:
+        check_sizes(config.evaluate, encoder.input_size)
     constants = config.analyze.model_dump(mode="json")
     identity = {
         "analysis_version": ANALYSIS_VERSION,
@@ -57,6 +59,8 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
         "images": images.fingerprint,
         "constants": constants,
     }
+    if config.evaluate.resize is not None:
+        identity["resize"] = config.evaluate.resize
     analysis_id = content_hash(identity)[:ID_LENGTH]
     directory = f"analysis/{analysis_id}"
     if store.exists(f"{directory}/{MANIFEST}"):
@@ -110,6 +114,7 @@ def _features(config: RunConfig, store: Store, encoder: Encoder, images: Labelle
         batch_size=settings.batch_size,
         device=settings.device,
         torch_threads=settings.torch_threads,
+        resize=settings.resize,
     )
 
 

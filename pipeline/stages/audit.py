@@ -17,8 +17,9 @@ import ray.data
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, worst_first
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
-from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of
+from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of, with_compared_images
 from pipeline.core.clip_layout import CLIP
+from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import ModelConfig, RunConfig
 from pipeline.core.credentials import covered
@@ -37,16 +38,17 @@ from pipeline.core.image_set import (
 )
 from pipeline.core.model_source import local_model_dir, model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.training_images import real_folder
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.pulse import start_pulse, voice, watched
-from pipeline.stages.runtime import cluster_address, ray_session
+from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
 
 if TYPE_CHECKING:  # torch and transformers, which only the workers need
     from pipeline.core.clip_judge import ClipJudge
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 """Part of an audit's id: raise it when the numbers or the page change."""
 PLACE = {"batch_size", "num_actors", "num_cpus_per_actor", "num_gpus_per_actor", "device", "clip"}
 """Fields of `AuditConfig` that say where and how; the CLIP model is in the identity by its content."""
@@ -87,6 +89,8 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         "clip": clip_identity,
         "twin": twin,
     }
+    if twin and (folder := real_folder(with_compared_images(config))) is not None:
+        identity["real"] = folder.fingerprint
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
     if store.exists(f"{directory}/{MANIFEST}"):
@@ -129,6 +133,8 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
             f"{directory}/metrics.json", {"totals": whole, "real": real, "missing": missing, "classes": classes}
         )
         store.write_bytes(f"{directory}/audit.html", html)
+        if clip is not None:
+            store.write_bytes(f"{directory}/{FILE}", clip_scores_bytes(clip))
         manifest = {
             "kind": "audit",
             "audit_id": audit_id,
@@ -198,7 +204,7 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
         pulse = start_pulse()
         rows = ray.data.from_items([{"shard": path} for path in paths], override_num_blocks=count).flat_map(
             ClipActor,
-            fn_constructor_args=(settings, store, recipe.classes.names, each, pulse),
+            fn_constructor_args=(settings, store, recipe.classes.spoken_names, each, pulse),
             concurrency=settings.num_actors,
             num_cpus=settings.num_cpus_per_actor,
             num_gpus=settings.num_gpus_per_actor,

@@ -61,7 +61,7 @@ def compare(
         measured[side].append(done)
         report({"bench": "generate", "repeat": repeat, "side": side, **done.as_json()})
 
-    for repeat, side in turns(order, ON_RAY, repeats, lambda: ray_session(local_cpus(config.generate))):
+    for repeat, side in turns(order, dict.fromkeys(ON_RAY, local_cpus(config.generate)), repeats, ray_session):
         note(repeat, side, SIDES[side](config))
     if needed - set(order):
         for repeat in range(repeats):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_batches import check_batches
+from pipeline.core.machine import usable_cpus
 from pipeline.stages.bench_sides import Measured
 from pipeline.stages.bench_train_bare import (
     run_bare_ddp,
@@ -40,7 +40,7 @@ RATIOS = {
 
 
 def run_ray(data: BenchSet, ingest: str) -> Measured:
-    """`jobs.train` as it is; the rate is that of its loop, without the first epoch, as for the sides without Ray."""
+    """`jobs.train` as it is; between the epochs lie its metrics, checkpoints and Ray's barrier, which all count."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
         store = Store.open(root)
@@ -49,12 +49,12 @@ def run_ray(data: BenchSet, ingest: str) -> Measured:
         (Path(root) / data.recipe.images_dir).symlink_to(images)
         summary = train(with_train(data.config, ingest=ingest), store)
         history = read_metrics(store, summary["model_dir"])
-    rate = timed_rate([(line["images"], line["seconds"]) for line in history])
+    rate = timed_rate([(line["images"], line["ended"]) for line in history])
     return Measured(rate, time.perf_counter() - began, {"data_wait_s": sum(line["data_wait_s"] for line in history)})
 
 
 def run_loader(data: BenchSet) -> Measured:
-    """Ray Data as a training streams it, into one consumer that does nothing; the first epoch is not counted."""
+    """Ray Data as a training streams it, into one consumer that does nothing."""
     began = time.perf_counter()
     config = with_train(data.config, ingest="stream")
     opened = open_training_data(config, data.recipe, data.store)
@@ -63,9 +63,8 @@ def run_loader(data: BenchSet) -> Measured:
         opened.stream(data.store, config).iterator(), opened.num_images // share, share, opened.shard_size, 0
     )
     for epoch in range(config.train.epochs):
-        start = time.perf_counter()
         images = sum(len(labels) for _, labels in batches.epoch(epoch))
-        epochs.append((float(images), time.perf_counter() - start))
+        epochs.append((float(images), time.time()))
     return Measured(timed_rate(epochs), time.perf_counter() - began)
 
 
@@ -78,7 +77,6 @@ SIDES: dict[str, Callable[[BenchSet], Measured]] = {
     "ray_stream": lambda data: run_ray(data, "stream"),
     "loader": run_loader,
 }
-ON_RAY = ("ray_memory", "ray_stream", "loader")
 
 
 def compare_training(
@@ -106,12 +104,15 @@ def compare_training(
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": False})})
     needed = {side for name in wanted for side in RATIOS[name]}
     measured: dict[str, list[Measured]] = {side: [] for side in needed}
-    cpus = max(4, os.cpu_count() or 1)
+    cpus = usable_cpus()
+    # The loader has the cores that its peer has; a training's workers and its stream need more reservations than a
+    # small machine has cores.
+    on_ray = {"ray_memory": max(4, cpus), "ray_stream": max(4, cpus), "loader": cpus}
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
         data = write_bench_set(config, Path(root))
         check_batches(settings, len(data.recipe.classes) * config.images_per_class)
         order = [side for side in SIDES if side in needed]
-        for repeat, side in turns(order, ON_RAY, repeats, lambda: ray_session(cpus)):
+        for repeat, side in turns(order, on_ray, repeats, ray_session):
             seeded = replace(data, config=with_train(config, seed=settings.seed + repeat))
             done = SIDES[side](seeded)
             measured[side].append(done)
@@ -121,6 +122,7 @@ def compare_training(
         "bench": "train",
         "images": len(data.recipe.classes) * config.images_per_class,
         "workers": settings.num_workers,
+        "cpus": cpus,
         "repeats": repeats,
         **{name: ratio.median for name, ratio in ratios.items()},
         "spread": {name: [ratio.lowest, ratio.highest] for name, ratio in ratios.items()},

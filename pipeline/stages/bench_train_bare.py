@@ -16,7 +16,8 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import MemoryBatches
 from pipeline.core.image_set import read_columns
-from pipeline.core.training_images import COLUMNS, decode_rows, synthetic_images
+from pipeline.core.machine import usable_cpus
+from pipeline.core.training_images import COLUMNS, decode_rows, stored_side, synthetic_images
 from pipeline.stages.bench_sides import Measured
 from pipeline.stages.bench_train_set import BenchSet
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Epochs = list[tuple[float, float]]
-"""(images over all processes, seconds) of each epoch."""
+"""(images over all processes, when it ended in seconds since 1970) of each epoch."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def run_torchvision_script(data: BenchSet) -> Measured:
 
 
 def run_bare_decode(data: BenchSet) -> Measured:
-    """As many processes as there are training workers read shards and decode them, and keep nothing."""
-    count = data.config.train.num_workers
+    """As many processes as there are CPUs read shards and decode them, and keep nothing."""
+    count = usable_cpus()
     shards = data.shards
     began = time.perf_counter()
     with multiprocessing.get_context("forkserver").Pool(count) as pool:
@@ -70,8 +71,11 @@ def run_bare_decode(data: BenchSet) -> Measured:
 
 
 def timed_rate(epochs: Epochs) -> float:
-    """Images per second without the first epoch, which warms up."""
-    return sum(images for images, _ in epochs[1:]) / sum(seconds for _, seconds in epochs[1:])
+    """Images per second from the end of the first epoch, which warms up, to the end of the last.
+
+    What lies between the epochs counts.
+    """
+    return sum(images for images, _ in epochs[1:]) / (epochs[-1][1] - epochs[0][1])
 
 
 def _warm(_: int) -> None:
@@ -80,7 +84,7 @@ def _warm(_: int) -> None:
 
 def _decode_shard(data: BenchSet, shard: str) -> int:
     table = read_columns(data.store, shard, COLUMNS)
-    _, labels = decode_rows(table, data.config.images_per_class, data.config.train.input_size, shard)
+    _, labels = decode_rows(table, data.config.images_per_class, stored_side(data.config.train), shard)
     return len(labels)
 
 
@@ -148,7 +152,7 @@ def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
         network, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True, broadcast_buffers=False
     )
     state = start_training(settings, network, model)
-    run_epochs(settings, state, batches, device, 0, lambda _, done: epochs.append((done["images"], done["seconds"])))
+    run_epochs(settings, state, batches, device, 0, lambda _, done: epochs.append((done["images"], time.time())))
     return epochs
 
 
@@ -183,7 +187,7 @@ def _torchvision_loop(data: BenchSet, source: str, rank: int, device: Any) -> Ep
     epochs: Epochs = []
     for epoch in range(settings.epochs):
         sampler.set_epoch(epoch)
-        start, images_seen, loss = time.perf_counter(), 0, torch.zeros(())
+        images_seen, loss = 0, torch.zeros(())
         for images, labels in loader:
             images, labels = images.to(device), labels.to(device)
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -193,7 +197,7 @@ def _torchvision_loop(data: BenchSet, source: str, rank: int, device: Any) -> Ep
             optimizer.step()
             images_seen += len(labels) * settings.num_workers
         assert np.isfinite(loss.item()), rank
-        epochs.append((images_seen, time.perf_counter() - start))
+        epochs.append((images_seen, time.time()))
     return epochs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,15 +21,24 @@ class Ratio:
 
 
 def turns(
-    order: Sequence[str], on_ray: Collection[str], repeats: int, session: Callable[[], AbstractContextManager[None]]
+    order: Sequence[str],
+    on_ray: Mapping[str, int],
+    repeats: int,
+    session: Callable[[int], AbstractContextManager[None]],
 ) -> Iterator[tuple[int, str]]:
     """(repeat, side) of every side in each repeat, each second one in the other order; a Ray runs for `on_ray` only.
 
     A Ray that idles would still take some of a small machine from the sides without one.
+
+    Args:
+        order: the sides.
+        on_ray: side -> CPUs that its Ray plans with; neighbours with equally many share one.
+        repeats: of every side.
+        session: starts a Ray with so many CPUs.
     """
     for repeat in range(repeats):
-        for needs_ray, sides in groupby(order if repeat % 2 == 0 else order[::-1], key=lambda side: side in on_ray):
-            with session() if needs_ray else nullcontext():
+        for cpus, sides in groupby(order if repeat % 2 == 0 else order[::-1], key=on_ray.get):
+            with nullcontext() if cpus is None else session(cpus):
                 for side in sides:
                     yield repeat, side
 

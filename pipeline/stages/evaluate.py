@@ -14,26 +14,22 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
-from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.flatten import flatten
-from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.model_identity import GROUPS, model_directory, model_identity
 from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
 from pipeline.core.report_content import build_report, report_plots
+from pipeline.core.report_identity import report_identity
 from pipeline.core.robustness import CorruptionCounts, check_corruptions, count_corrupted, robustness
 from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets, threads
 from pipeline.core.set_scores import set_verdict
 from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
-from pipeline.core.test_sets import known_sets
 from pipeline.core.tracking_uri import ui_command
 from pipeline.core.verdict import ScoredModel, check_comparable, verdict
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
-REPORT_VERSION = 1
-"""Part of a report's id: raise it when the numbers or the page change."""
 
 
 def trained_models(
@@ -73,7 +69,8 @@ def evaluate(
 
     Returns:
         The report's manifest: `report` (path of the page), `synthetic_top1` and `real_top1` (means over seeds, None
-        without such models), `gap` (real less synthetic, None without both), `missing_test_sets` (set -> why), …
+        without such models), `gap` (real less synthetic, None without both), `main` (name of the set that these are
+        of), `missing_test_sets` (set -> why), …
 
     Raises:
         InputError: a model or every test set is missing, or one is wrong; models that cannot be compared. Nothing is
@@ -94,19 +91,18 @@ def evaluate(
     for line in (*missing.values(), *_left_out(sets)):
         say(f"evaluate: left out: {line}")
     main = main_set(sets)
-    identity = _identity(settings, sets, sorted(models))
-    report_id = content_hash(identity)[:ID_LENGTH]
+    identity, report_id = report_identity(settings, sets, models)
     directory = f"reports/{report_id}"
     if store.exists(f"{directory}/{MANIFEST}"):
         done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return {**done, "missing_test_sets": missing}
+        return {**done, "main": main, "missing_test_sets": missing}
     params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
     with tracked_run(config, store, "evaluate", report_id, params, parents) as run:
         for name, one in sets.items():
             sizes = {"images": len(one.images), "classes": len(one.overlap)}
             run.log_dataset(name, one.images.fingerprint, one.images.name, sizes, "evaluation")
-        scored = [_scored(path, model, sets, config, len(classes), say) for path, model in models.items()]
+        scored = [_scored(path, model, sets, config, say) for path, model in models.items()]
         corrupted = _corrupted(models, sets[main], config, say)
         images = sets[main].images
         metrics = {
@@ -138,6 +134,7 @@ def evaluate(
             "real_top1": None,
             **top1,
             "gap": metrics["gap"] and metrics["gap"]["top1"],
+            "main": main,
             "test_images": len(images),
             "missing_test_sets": missing,
             "seconds": time.monotonic() - started,
@@ -147,26 +144,6 @@ def evaluate(
         _track(run, config, metrics, plots, page)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
-
-
-def _identity(settings: EvaluateConfig, sets: Mapping[str, OpenSet], models: Sequence[str]) -> dict[str, Any]:
-    """What a report IS. What is not asked for is not in it, so older reports of one set are still found."""
-    main = main_set(sets)
-    identity: dict[str, Any] = {
-        "report_version": REPORT_VERSION,
-        "test_set": sets[main].images.fingerprint,
-        "models": models,
-        "num_calibration_bins": settings.num_calibration_bins,
-    }
-    others = {name: one.images.fingerprint for name, one in sets.items() if name != main}
-    corruptions = settings.corruptions.model_dump(mode="json", exclude={"num_processes"})
-    more = {
-        "main": main if main in known_sets() else None,  # it decides which classes are masked
-        "test_sets": others,
-        "resize": settings.resize,
-        "corruptions": corruptions if settings.corruptions.names else None,
-    }
-    return {**identity, **{key: value for key, value in more.items() if value}}
 
 
 def _left_out(sets: Mapping[str, OpenSet]) -> list[str]:
@@ -198,7 +175,7 @@ def _corrupted(
 
 
 def _scored(
-    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, num_classes: int, say: Say
+    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, say: Say
 ) -> ScoredModel:
     start = time.monotonic()
     scores = score_sets(model, sets, config.evaluate)
@@ -211,7 +188,7 @@ def _scored(
         model_id=_name(path),
         group=model.train.data,
         seed=model.train.seed,
-        training_images=model.manifest["identity"]["images_per_class"] * num_classes,
+        training_images=model.manifest["num_images"],
         scores=scores.main,
         sets=scores.sets,
     )

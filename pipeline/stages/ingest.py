@@ -40,6 +40,7 @@ from pipeline.core.training_images import (
     real_folder,
     real_images,
     real_side,
+    stored_side,
     synthetic_images,
     telling_file,
 )
@@ -195,7 +196,7 @@ def stream_dataset(store: Store, shards: list[str], config: RunConfig, left_out:
         include_paths=True,
         shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
     ).select_columns([*COLUMNS, "path"])
-    wanted = {"images_per_class": config.images_per_class, "input_size": config.train.input_size}
+    wanted = {"images_per_class": config.images_per_class, "max_side": stored_side(config.train)}
     decode = partial(decode_batch, **wanted, left_out=left_out)
     return rows.map_batches(decode, batch_format="pyarrow")
 
@@ -210,7 +211,7 @@ def stream_files(folder: RealFolder, config: RunConfig) -> ray.data.Dataset:
     """
     label_of = {path.parent.name: int(label) for path, label in zip(folder.files, folder.labels, strict=True)}
     rows = ray.data.read_binary_files(
-        [str(path.resolve()) for path in folder.files],
+        [str(path.absolute()) for path in folder.files],
         include_paths=True,
         shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
     )
@@ -219,7 +220,7 @@ def stream_files(folder: RealFolder, config: RunConfig) -> ray.data.Dataset:
 
 
 def decode_files(batch: dict[str, Any], label_of: dict[str, int], side: int) -> dict[str, Any]:
-    """Rows of `bytes` and `path` as `image` and `label` arrays; a file's class is its folder."""
+    """Rows of `bytes` and `path` as `image` and `label` arrays; a file's class is its folder, also of a link."""
     images = np.empty((len(batch["path"]), side, side, 3), np.uint8)
     for row, (path, data) in enumerate(zip(batch["path"], batch["bytes"], strict=True)):
         with telling_file(path):
@@ -228,11 +229,11 @@ def decode_files(batch: dict[str, Any], label_of: dict[str, int], side: int) -> 
 
 
 def decode_batch(
-    table: pa.Table, images_per_class: int, input_size: int, left_out: NDArray[np.int64] = NOTHING
+    table: pa.Table, images_per_class: int, max_side: int, left_out: NDArray[np.int64] = NOTHING
 ) -> dict[str, Any]:
     """A block of shard rows, with `path`, as `image` and `label` arrays; a block may hold rows of several shards."""
     parts = [
-        decode_rows(table.filter(pc.equal(table["path"], path)), images_per_class, input_size, path, left_out)
+        decode_rows(table.filter(pc.equal(table["path"], path)), images_per_class, max_side, path, left_out)
         for path in table["path"].unique().to_pylist()
     ]
     images, labels = join(parts)

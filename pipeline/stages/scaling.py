@@ -8,7 +8,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.run_plan import load_clusters, plan_run
 from pipeline.core.scaling_law import fit_scaling_law
 from pipeline.core.scaling_report import REAL, Curve, advice, all_crossings, curve_facts, scaling_markdown, scaling_png
-from pipeline.core.study_plan import TWIN_AXIS
+from pipeline.core.study_config import TWIN_AXIS
 from pipeline.stages.study import Study
 
 

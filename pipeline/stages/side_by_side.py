@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.machine import usable_cpus
 from pipeline.core.train_config import TrainConfig
 from pipeline.stages.runtime import belong_to
 from pipeline.stages.train import train
@@ -19,10 +19,8 @@ from pipeline.stages.train import train
 
 def num_slots(settings: TrainConfig) -> int:
     """How many trainings of this shape the CPUs hold at a time, at least one."""
-    if cluster_address() is not None:
-        cpus = float(ray.cluster_resources().get("CPU", 1))
-    else:  # not what a local Ray plans with, which may be more than there are
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Not what a local Ray plans with, which may be more than there are.
+    cpus = usable_cpus() if cluster_address() is None else float(ray.cluster_resources().get("CPU", 1))
     return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
 
 

@@ -6,22 +6,26 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core.artifact import Store
+from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
+from pipeline.core.study_sets import CORRUPTED, TOP5, sets_csv, sets_markdown
 from pipeline.stages.generate import generate
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
 
+if TYPE_CHECKING:
+    from pipeline.core.test_set_opening import OpenSet
+
 RESULTS = "results.jsonl"
-"""One line per training, by the directory of its model and its test set."""
+"""One line per scored training, by its report: the model, and the test sets as they lay there."""
 
 Say = Callable[[str], object]
 Trial = tuple[Cell, int]
@@ -53,7 +57,9 @@ class Study:
         self.models = {(cell, seed): self._model_dir(cell, seed) for cell, seed in plan.trials()}
         """Directory of the model of every (cell, seed)."""
         self.results = self._read_results()
-        """Lines of results.jsonl, by model and test set; other studies' and older ones too."""
+        """Lines of results.jsonl by the id of their report; those of other test sets and other plans too."""
+        self.reports: dict[Trial, str] = {}
+        """Id of the report of every (cell, seed), once the test sets are open."""
 
     def recipe_of(self, config: RunConfig) -> Recipe:
         """The recipe of one of the plan's runs."""
@@ -62,18 +68,54 @@ class Study:
     def _model_dir(self, cell: Cell, seed: int) -> str:
         return model_directory(model_identity(cell.trial(seed), self.recipe_of(cell.config))[1])
 
-    def _read_results(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def _read_results(self) -> dict[str, dict[str, Any]]:
         path = f"{self.directory}/{RESULTS}"
         text = self.store.read_bytes(path).decode() if self.store.exists(path) else ""
         try:
             found = [json.loads(line) for line in text.splitlines()]
-            return {(line["model_dir"], line["test_set"]): line for line in found}
-        except (ValueError, KeyError, TypeError) as error:
+            return {_report_id(line): line for line in found}
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise WorkError(f"{self.store.uri(path)} is damaged ({error}); move it away and run again") from error
 
+    def open_test_sets(self, say: Say, *, must_be_there: bool = True) -> None:
+        """Look at the test sets that the plan is scored on; only then is it known which results are of them.
+
+        Args:
+            say: takes a line for each set that is not there; the main ones must be.
+            must_be_there: False says so, too, when a main one is not there, and counts nothing as done.
+
+        Raises:
+            InputError: a main test set is not there, or a set is wrong.
+        """
+        try:
+            self.reports = self._reports(say)
+        except InputError as error:
+            if must_be_there:
+                raise
+            say(f"nothing can be scored, and what is done already is not known: {error}")
+
+    def _reports(self, say: Say) -> dict[Trial, str]:
+        from pipeline.core.report_identity import report_identity  # torch takes seconds to import
+        from pipeline.core.test_set_opening import main_name, open_test_sets
+
+        opened: dict[object, dict[str, OpenSet]] = {}
+        reports = {}
+        for trial in self.plan.trials():
+            config = trial[0].config
+            key = (config.classes, config.data_dir, config.evaluate)
+            if key not in opened:
+                classes = self.recipe_of(config).classes
+                opened[key], missing = open_test_sets(config.evaluate, classes, config.data_dir)
+                if (main := main_name(config.evaluate)) in missing:
+                    raise InputError(missing[main])
+                for line in missing.values():
+                    say(f"left out: {line}")
+            reports[trial] = report_identity(config.evaluate, opened[key], [self.models[trial]])[1]
+        return reports
+
     def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The line of one training, None when it is not done."""
-        return self.results.get((self.models[trial], trial[0].config.evaluate.test_set))
+        """The line of one training on the test sets that are open, None when it is not done."""
+        return self.results.get(self.reports.get(trial, ""))
 
     def missing(self, max_cells: int | None = None) -> list[Trial]:
         """Chosen trainings without a result: of the first `max_cells` cells that lack one, or of all."""
@@ -109,7 +151,7 @@ class Study:
         return StudyPlan(tuple(c for c in self.plan.cells if c in wanted), self.plan.seeds, {}).image_sets()
 
     def run(self, say: Say, max_cells: int | None = None, slots: int | None = None) -> None:
-        """Do what is missing. May be killed at any moment; the same call goes on.
+        """Do what is missing, then the pages. May be killed at any moment; the same call goes on.
 
         Args:
             say: takes one line for each step.
@@ -120,10 +162,16 @@ class Study:
             InputError: as the stages.
             WorkError: as the stages; results that are there are kept.
         """
+        if not self.reports:
+            self.open_test_sets(say)
         trials = self.missing(max_cells)
         self.write_table()
-        if not trials:
-            return
+        if trials:
+            self._train(trials, say, slots)
+        if not self.missing():
+            self.write_pages(say)
+
+    def _train(self, trials: Sequence[Trial], say: Say, slots: int | None) -> None:
         with ray_session():
             for config in self._image_sets(trials):
                 images = generate(config, self.store)
@@ -145,6 +193,12 @@ class Study:
         cell, seed = trial
         group = cell.config.train.data
         verdict = evaluate(cell.trial(seed), self.store, {group: [model["model_dir"]]}, say)
+        if verdict["report_id"] != self.reports[trial]:
+            raise WorkError(
+                f"the test sets changed while the study ran ({verdict['main']} is scored now); run it again"
+            )
+        metrics = self.store.read_json(verdict["metrics"])
+        corrupted = metrics["corruptions"] and metrics["corruptions"]["groups"][group]["corrupted"]["mean"]
         return {
             "model_dir": model["model_dir"],
             "test_set": cell.config.evaluate.test_set,
@@ -154,24 +208,65 @@ class Study:
             "images": model["num_images"],
             "epochs": model["epochs"],
             "top1": verdict[f"{group}_top1"],
+            "top5": metrics["groups"][group]["top5_mean"],
+            "other_test_sets": {
+                name: one["groups"][group][one["headline"]]["mean"]
+                for name, one in metrics["test_sets"].items()
+                if name != verdict["main"]
+            },
+            "corrupted_top1": corrupted,
             "train_images_per_s": model["images_per_s"],
             "train_seconds": model["seconds"],
             "report": verdict["report"],
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
+    def write_pages(self, say: Say) -> None:
+        """A report of every chosen cell beside its real twin over all seeds (spider plot, gap), listed in pages.md."""
+        from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
+
+        text = [f"# {self.title}: each setting beside its real twin", ""]
+        for cell in self.plan.cells:
+            twin = self.plan.twin_of(cell)
+            if cell.config not in self.chosen or cell.config.train.data != "synthetic" or twin is None:
+                continue
+            pair = {"synthetic": cell, "real": twin}
+            models = {group: [self.models[one, seed] for seed in self.plan.seeds] for group, one in pair.items()}
+            if any(not self.store.exists(f"{path}/{MANIFEST}") for found in models.values() for path in found):
+                say(f"no page of {cell.name}: its results are here, but not all its models are any more")
+                continue
+            verdict = evaluate(cell.config, self.store, models, say)
+            text.append(f"* [{cell.name}](../../{verdict['report']}): gap {verdict['gap']:+.3f}")
+            self.store.write_bytes(f"{self.directory}/pages.md", ("\n".join(text) + "\n").encode())
+            say(f"page of {cell.name}: {self.store.uri(verdict['report'])}")
+
     def _keep(self, line: dict[str, Any]) -> None:
         """Add a line to results.jsonl, the whole file in one atomic write."""
-        self.results[line["model_dir"], line["test_set"]] = line
+        self.results[_report_id(line)] = line
         text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in self.results.values())
         self.store.write_bytes(f"{self.directory}/{RESULTS}", text.encode())
 
     def write_table(self) -> str:
-        """Write table.md, table.csv and plot.png from the results that are there; the table's text."""
+        """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text."""
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
         table = lines(self.plan, top1, len(self.recipe_of(self.plan.cells[0].config).classes))
         text = markdown(table, len(self.plan.seeds), self.title)
+        scores = {trial: _columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
+        if others := sets_markdown(self.plan, scores):
+            text += f"\n{others}"
         self.store.write_bytes(f"{self.directory}/table.md", text.encode())
+        self.store.write_bytes(f"{self.directory}/sets.csv", sets_csv(self.plan, scores).encode())
         self.store.write_bytes(f"{self.directory}/table.csv", to_csv(table).encode())
         self.store.write_bytes(f"{self.directory}/plot.png", plot_png(table, self.title))
         return text
+
+
+def _report_id(line: Mapping[str, Any]) -> str:
+    """From `reports/<id>/report.html`."""
+    return str(line["report"]).split("/")[-2]
+
+
+def _columns(line: Mapping[str, Any]) -> dict[str, float]:
+    """The second table's values of one line; an older version kept none."""
+    found = {TOP5: line.get("top5"), **line.get("other_test_sets", {}), CORRUPTED: line.get("corrupted_top1")}
+    return {name: value for name, value in found.items() if value is not None}

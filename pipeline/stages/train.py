@@ -96,7 +96,8 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None) -> dict[s
         manifest = read_manifest(store, model_dir, "run the same command again")
         log_data(run, store, manifest)
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
-            run.log_metrics({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
+            points = {name: value for name, value in metrics.items() if name not in ("epoch", "ended")}
+            run.log_metrics(points, int(metrics["epoch"]))
     return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,9 +125,10 @@ class Reporter:
 
     def on_epoch(self, done: int, metrics: EpochMetrics) -> None:
         """Called by every worker when `done` epochs are done."""
+        ended = time.time()
         if self._validation is not None:  # with rank 0's batch norm, which is the one that is kept
             metrics = {**metrics, **validate(self._state.trained, self._validation, self._job.config.train)}
-        self._history.append({"epoch": done, **metrics})
+        self._history.append({"epoch": done, "ended": ended, **metrics})
         seconds = sum(epoch["seconds"] for epoch in self._history)
         report = {"epoch": done, "training_seconds": seconds, **metrics}
         epochs = self._job.config.train.epochs

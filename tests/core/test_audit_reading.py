@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.audit_reading import first_pictures, read_set_columns, rows_of
+from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.identity import image_id
 from pipeline.core.image_set import shard_path
+from pipeline.core.images import perceptual_hash
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import IMAGE_SCHEMA
+from pipeline.core.training_images import real_images
 from tests.image_sets import small_config, write_image_set
 
 
@@ -67,3 +69,13 @@ def test_a_damaged_shard_is_named(made, tmp_path: Path):
     store.write_bytes(paths(recipe)[0], b"no parquet")
     with pytest.raises(WorkError, match=r"shard-000000\.parquet is damaged"):
         read_set_columns(store, paths(recipe)[:1], 5)
+
+
+def test_real_images_are_those_that_are_compared_and_files_are_read_one_by_one(noise_folder: Path):
+    config = small_config(3, data="real", real_data=str(noise_folder))
+    few = config.model_copy(update={"audit": config.audit.model_copy(update={"pairs_per_class": 2})})
+    whole, part = real_columns(config), real_columns(few)
+    assert (len(whole.labels), len(part.labels)) == (30, 20)
+    assert np.array_equal(part.hashes, whole.hashes[:20]) and len(set(whole.hashes.tolist())) == 30
+    images, labels = real_images(config)
+    assert whole.hashes[7] == int(perceptual_hash(images[7]), 16) and np.array_equal(whole.labels, labels)

@@ -186,3 +186,10 @@ def test_any_text_survives_the_file(tmp_path: Path, name: str, lemmas: list[str]
     path = tmp_path / "any.parquet"
     path.write_bytes(class_table_bytes(ClassTable([row], name)))
     assert load_class_table(str(path)) == ClassTable([row], name)
+
+
+def test_a_shared_name_is_spoken_with_its_hypernym_and_no_number() -> None:
+    classes = load_class_table("imagenet1k")
+    spoken = dict(zip(classes.wnids, classes.spoken_names, strict=True))
+    assert (spoken["n02012849"], spoken["n03126707"]) == ("crane, wading bird", "crane, lifting device")
+    assert spoken["n02123045"] == "tabby" and not any("(" in name for name in spoken.values())

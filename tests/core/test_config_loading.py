@@ -79,6 +79,8 @@ def test_a_number_may_be_written_with_an_exponent() -> None:
         (["train=5"], ["train"]),
         (["train.epochs.x=5"], ["train.epochs"]),
         (["recipe.guidance_scale=.nan"], ["recipe.guidance_scale"]),
+        (["train.stored_size=16"], ["stored_size 16 is below input_size 32"]),
+        (["recipe.negative_prompt=blur"], ["negative_prompt has no effect without guidance"]),
         (["generate.device=cuda"], ["generate", "num_gpus_per_actor"]),
         (["generate.num_actors=3", "generate.max_actors=2"], ["max_actors 2"]),
         (["train.epochs"], ["KEY=VALUE"]),

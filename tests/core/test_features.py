@@ -47,6 +47,14 @@ def test_rows_are_the_images_in_order_over_batches_and_parts(tmp_path, monkeypat
     assert store.list_names(directory) == ["manifest.json", "part-000000.safetensors", "part-000001.safetensors"]
 
 
+def test_images_are_resized_as_they_are_scored(tmp_path):
+    store, images = Store.open(str(tmp_path)), pictures()
+    plain, _ = features_of(pixel_encoder(8), images, store, **HOW)
+    wider, _ = features_of(pixel_encoder(8), images, store, **HOW, resize=12)
+    wanted = torch.cat([batch for batch, _ in images.batches(10, 8, 12)]).flatten(1).numpy()
+    assert np.array_equal(wider, wanted) and not np.array_equal(plain, wider)
+
+
 def test_a_second_call_looks_at_no_image_and_loads_no_network(tmp_path):
     store = Store.open(str(tmp_path))
     encoder = Fixed("a", "g", 0, 8, "", "w")

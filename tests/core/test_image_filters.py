@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.audit import ClipRows
+from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.errors import InputError
 from pipeline.core.image_filters import Selection, select_images
 from pipeline.core.image_set import shard_path
@@ -81,6 +83,35 @@ def test_decoded_images_are_those_that_stay(shards: tuple[Store, list[str]]) -> 
     found = select(shards, max_nsfw_score=-0.1, drop_duplicates=True)
     images, labels = synthetic_images(*shards, CONFIG, found.left_out)
     assert labels.tolist() == found.labels.tolist() and len(images) == 20
+
+
+AUDIT = "ab" * 8
+
+
+def with_scores(shards: tuple[Store, list[str]], each: int) -> None:
+    """The table of an audit whose CLIP looked at the first `each` images of a class and liked only classes above 6."""
+    labels, indices = (axis.ravel() for axis in np.meshgrid(np.arange(10), np.arange(each), indexing="ij"))
+    nothing = np.zeros(len(labels), np.int64)
+    scores = (labels / 10).astype(np.float32)
+    rows = ClipRows(labels, indices, nothing, scores, scores, nothing, np.zeros((len(labels), 2), np.float32))
+    shards[0].write_bytes(f"audits/{AUDIT}/{FILE}", clip_scores_bytes(rows))
+
+
+def test_images_that_clip_scored_low_are_left_out(shards: tuple[Store, list[str]]) -> None:
+    with_scores(shards, 4)
+    found = select(shards, min_clip_score=0.65, clip_audit=AUDIT)
+    assert np.bincount(found.labels).tolist() == [0] * 7 + [4] * 3
+    assert found.counts == {"min_clip_score": dict.fromkeys(range(7), 4)}
+
+
+def test_an_audit_that_saw_too_few_images_or_is_not_there_is_an_input_error(shards: tuple[Store, list[str]]) -> None:
+    with_scores(shards, 3)
+    with pytest.raises(InputError, match="clip_images_per_class at least images_per_class"):
+        select(shards, min_clip_score=0.65, clip_audit=AUDIT)
+    with pytest.raises(InputError, match="has no scores of CLIP"):
+        select(shards, min_clip_score=0.65, clip_audit="cd" * 8)
+    with pytest.raises(ValueError, match="given together"):
+        FilterConfig(min_clip_score=0.2)
 
 
 def test_a_score_that_nobody_gave_is_an_input_error(tmp_path: Path) -> None:

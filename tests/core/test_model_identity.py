@@ -108,3 +108,12 @@ def test_crops_that_are_not_used_are_not_in_the_identity() -> None:
     for config, same in ((plain, True), (many, False)):
         changed = config.model_copy(update={"train": config.train.model_copy(update=crops)})
         assert (model_identity(changed, make_recipe()) == model_identity(config, make_recipe())) is same
+
+
+def test_a_filter_that_came_later_is_in_the_identity_only_when_it_is_given() -> None:
+    def filters(**values: Any) -> Any:
+        train = TrainConfig.model_validate({"filters": {"min_pixel_std": 5, **values}})
+        return model_identity(RunConfig(train=train), make_recipe())[0]["train"]["filters"]
+
+    assert set(filters()) == {"min_pixel_std", "max_nsfw_score", "drop_duplicates"}
+    assert filters(min_clip_score=0.2, clip_audit="ab" * 8)["clip_audit"] == "ab" * 8

@@ -29,13 +29,19 @@ def test_the_hash_is_that_of_the_identity_and_names_the_directories() -> None:
     "word",
     [
         "recipe.template=c", "recipe.scheduler=DDIMScheduler", "recipe.num_inference_steps=16", "recipe.width=40",
-        "recipe.guidance_scale=2.5", "recipe.negative_prompt=blur", "recipe.dtype=bfloat16", "recipe.height=40",
+        "recipe.guidance_scale=2.5", "recipe.dtype=bfloat16", "recipe.height=40",
         "recipe.safety_checker=false", "recipe.image_format=webp", "recipe.seed_namespace=1", "classes=imagenet100",
         f"recipe.model.revision={'b' * 40}", "recipe.model.variant=fp16", "recipe.model.id=org/other",
     ],
 )  # fmt: skip
 def test_whatever_decides_pixels_changes_the_hash(word: str) -> None:
     assert recipe(word).hash != recipe().hash
+
+
+def test_a_negative_prompt_decides_pixels() -> None:
+    assert (
+        recipe("recipe.guidance_scale=2", "recipe.negative_prompt=blur").hash != recipe("recipe.guidance_scale=2").hash
+    )
 
 
 @pytest.mark.parametrize(

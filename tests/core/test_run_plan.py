@@ -12,7 +12,15 @@ from pipeline.core.config_loading import PRESETS, load_config
 from pipeline.core.errors import InputError
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.run_plan import ClusterTable, cut_prompts, load_clusters, plan_run, relative_work, what_happened
+from pipeline.core.run_plan import (
+    ClusterTable,
+    cut_prompts,
+    load_clusters,
+    plan_run,
+    relative_work,
+    training_gpu_hours,
+    what_happened,
+)
 
 TABLE = {
     "reference": {"model": "org/sd", "width": 512, "height": 512, "num_inference_steps": 50, "guidance": True},
@@ -61,6 +69,16 @@ def test_the_numbers_are_those_of_a_calculation_by_hand(table: ClusterTable) -> 
 )
 def test_work_grows_with_pixels_steps_and_guidance(words: list[str], work: float, table: ClusterTable) -> None:
     assert relative_work(config(*words).recipe, table.reference) == pytest.approx(work)
+
+
+def test_training_costs_in_proportion_to_the_pixels_of_the_crops() -> None:
+    cluster = load_clusters().clusters["a100x8"]
+    plain = config("train.epochs=10")
+    hours = 128_000 * 10 / 2078 / 3600
+    assert training_gpu_hours(plain, 128_000, cluster) == pytest.approx(hours)
+    crops = config("train.epochs=10", "train.augmentation=dino_multicrop")
+    assert training_gpu_hours(crops, 128_000, cluster) == pytest.approx(hours * (224**2 + 8 * 96**2) / 224**2)
+    assert training_gpu_hours(plain, 128_000, load_clusters().clusters["local"]) is None
 
 
 def test_a_given_speed_wins_and_a_measured_one_comes_next(table: ClusterTable) -> None:

@@ -9,8 +9,9 @@ from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.run_plan import load_clusters, plan_run
+from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
-from pipeline.core.study_plan import StudyConfig, load_study, plan_study
+from pipeline.core.study_plan import plan_study
 from tests.conftest import REPOSITORY
 
 
@@ -20,6 +21,7 @@ def priced(config: RunConfig) -> Mapping[str, Any]:
     return {
         "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
         "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
+        "train_gpu_hours": 3 * cost, "train_speed_source": "guessed too",
     }  # fmt: skip
 
 
@@ -29,12 +31,13 @@ def test_a_row_has_its_own_price_and_shared_sets_are_paid_once() -> None:
     assert [(row["setting"], row["usd"]) for row in study_costs(plan, priced)] == [("1x", 1.0), ("4x", 4.0)]
     total = total_costs(plan, priced)
     assert total["usd"] == 4.0 and total["speeds"] == ["2 images/s per GPU (guessed)"]
+    assert total["train_gpu_hours"] == 3 * (3.0 + 12.0)  # every setting is trained, with each of three seeds
 
 
 def test_samples_are_images_times_epochs_times_seeds() -> None:
     study = StudyConfig(seeds=[0, 1], axes={"a": {"x": ["images_per_class=100", "train.epochs=7"]}})
     (row,) = study_costs(plan_study(study, load_config("fashion")), priced)
-    assert row["samples"] == 1000 * 7 * 2
+    assert (row["samples"], row["train_gpu_hours"]) == (1000 * 7 * 2, 3 * 2)
 
 
 def test_a_label_cannot_break_the_table() -> None:

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core.config_loading import load_config
+from pipeline.core.config_loading import PRESETS, load_config, load_yaml
 from pipeline.core.errors import InputError
-from pipeline.core.study_plan import StudyConfig, load_study, plan_study, study_names
+from pipeline.core.study_config import StudyConfig, load_study, study_names
+from pipeline.core.study_plan import plan_study
+from pipeline.core.train_config import TrainConfig
 
 BASE = load_config("fashion")
 
@@ -44,6 +46,37 @@ def test_a_twin_has_the_size_and_the_length_of_its_cell() -> None:
         assert twin.config.train.data == "real"
         assert twin.config.images_per_class == cell.config.images_per_class
         assert twin.config.train.epochs == cell.config.train.epochs
+
+
+TRAININGS = StudyConfig(
+    axes={
+        "augmentation": {"plain": [], "colours": ["train.augmentation=dino_multicrop"]},
+        "recipe": {"c": ["recipe.template=c"], "mixed": ["train.data=mixed", "train.real_share=0.25"]},
+    }
+)
+
+
+def test_every_training_has_a_twin_of_its_own_and_recipes_share_one() -> None:
+    plan = plan_study(TRAININGS, BASE)
+    twins = [cell for cell in plan.cells if cell.is_real]
+    assert [cell.name for cell in twins] == ["real=200 per class", "real=200 per class, as augmentation=colours"]
+    assert [twin.config.train.augmentation for twin in twins] == ["pytorch", "dino_multicrop"]
+    for cell in (cell for cell in plan.cells if not cell.is_real):
+        twin = plan.twin_of(cell).config
+        assert twin.recipe == BASE.recipe
+        assert twin.train == cell.config.train.model_copy(update={"data": "real", "real_share": 0.5})
+
+
+def test_a_twin_runs_right_after_the_first_cell_that_it_is_for() -> None:
+    kinds = [(cell.config.train.augmentation, cell.is_real) for cell in plan_study(TRAININGS, BASE).cells]
+    assert kinds[:4] == [("pytorch", False), ("pytorch", True), ("dino_multicrop", False), ("dino_multicrop", True)]
+
+
+def test_cells_that_are_scored_otherwise_have_a_twin_that_is_scored_likewise() -> None:
+    study = StudyConfig(axes={"resize": {"none": [], "36": ["evaluate.resize=36"]}})
+    plan = plan_study(study, BASE)
+    for cell in plan.cells:
+        assert plan.twin_of(cell).config.evaluate == cell.config.evaluate
 
 
 def test_seeds_change_the_seed_only() -> None:
@@ -86,11 +119,27 @@ def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> N
             assert twin is None or twin.config.train.real_data == "imagenet/train"
 
 
+@pytest.mark.parametrize("name", ["imagenet100", "imagenet1k"])
+def test_the_paper_s_studies_train_with_the_paper_s_recipe(name: str) -> None:
+    recipe = TrainConfig.model_validate(load_yaml(PRESETS / "trainings" / "paper_rn50.yaml"))
+    of_the_run = {"seed", "ingest", "checkpoint_every_epochs"}
+    for cell in plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd")).cells:
+        assert cell.config.train.model_dump(exclude=of_the_run) == recipe.model_dump(exclude=of_the_run)
+        assert (cell.config.train.ingest, cell.config.train.checkpoint_every_epochs) == ("stream", 1)
+
+
+def test_the_command_line_wins_over_the_base_of_a_study_and_a_cell_over_both() -> None:
+    study = StudyConfig(base=["train.epochs=9", "train.momentum=0.5"], axes={"a": {"x": [], "y": ["train.epochs=3"]}})
+    plan = plan_study(study, BASE, given=["train.epochs=7"])
+    found = {cell.name: (cell.config.train.epochs, cell.config.train.momentum) for cell in plan.cells}
+    assert found["a=x"] == (7, 0.5) and found["a=y"] == (3, 0.5)
+
+
 def test_words_of_a_cell_win_over_the_length_of_its_size() -> None:
     study = StudyConfig(lengths={200: ["train.epochs=9"]}, axes={"epochs": {"own": ["train.epochs=3"], "kept": []}})
     plan = plan_study(study, BASE)
     assert {cell.name: cell.config.train.epochs for cell in plan.cells} == {
-        "epochs=own": 3, "epochs=kept": 9, "real=200 per class": 9,
+        "epochs=own": 3, "epochs=kept": 9, "real=200 per class": 9, "real=200 per class, as epochs=own": 3,
     }  # fmt: skip
 
 

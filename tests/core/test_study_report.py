@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from pipeline.core.config_loading import load_config
-from pipeline.core.study_plan import StudyConfig, StudyPlan, load_study, plan_study
+from pipeline.core.study_config import StudyConfig, load_study
+from pipeline.core.study_plan import StudyPlan, plan_study
 from pipeline.core.study_report import Top1, lines, markdown, mean_std, plot_png, to_csv
 
 

@@ -17,7 +17,7 @@ from pipeline.core.identity import row_image_id, split_image_id
 from pipeline.core.image_filters import select_images
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe
-from pipeline.core.train_config import FilterConfig
+from pipeline.core.train_config import FilterConfig, TrainConfig
 from pipeline.core.training_images import (
     Arrays,
     check_classes,
@@ -98,7 +98,8 @@ def encoded(width: int, height: int) -> bytes:
 
 
 def test_small_images_are_kept_whole_and_large_ones_shrunk_by_the_shorter_side() -> None:
-    assert stored_side(224) == 256
+    assert stored_side(TrainConfig()) == 256
+    assert stored_side(TrainConfig(stored_size=512)) == 512
     assert decode(encoded(256, 256), 256).shape == (256, 256, 3)
     assert decode(encoded(32, 32), 256).shape == (32, 32, 3)
     assert decode(encoded(1024, 512), 256).shape == (256, 512, 3)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.clip_scores import ClipScores
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import image_id
 from pipeline.core.image_set import shard_path
 from pipeline.core.images import encode_image, perceptual_hash, pixel_std
 from pipeline.core.recipe import resolve_recipe
@@ -88,6 +91,8 @@ def test_a_planted_clip_finds_what_was_planted(store: Store, tmp_path: Path, mon
     assert "CLIP agrees" in page and NO_CLIP not in page and manifest["missing"] == []
     assert page.count("CLIP: drawing, not photo") >= 2 and "CLIP: rather red (" in page
     assert manifest["identity"]["clip"]["sha256"]
+    scores = ClipScores(store, manifest["audit_id"])
+    assert np.isfinite(scores.of(np.array([image_id(7, EACH - 1)]))).all()
 
 
 def test_an_actor_that_cannot_load_its_clip_says_so_in_a_row(store: Store, tmp_path: Path):

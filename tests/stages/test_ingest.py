@@ -62,7 +62,7 @@ def test_a_row_that_cannot_be_decoded_names_its_own_shard(image_set: tuple[Store
             table = table.set_column(position, "image", pa.array(broken, table["image"].type))
         tables.append(table.append_column("path", pa.array([path] * len(table))))
     with pytest.raises(WorkError, match=r"shard-000001\.parquet is damaged .image \d+"):
-        decode_batch(pa.concat_tables(tables), images_per_class=9, input_size=32)
+        decode_batch(pa.concat_tables(tables), images_per_class=9, max_side=36)
 
 
 def test_manifest_source_names_the_set_and_its_content(image_set: tuple[Store, RunConfig, Recipe]) -> None:
@@ -73,10 +73,23 @@ def test_manifest_source_names_the_set_and_its_content(image_set: tuple[Store, R
     assert len(source["set_sha256"]) == 64
 
 
+def linked(folder: Path, root: Path) -> Path:
+    """The same folders of classes, whose files are links to files that lie all in one folder."""
+    (root / "files").mkdir()
+    for file in folder.glob("*/*"):
+        original = root / "files" / f"{file.parent.name}-{file.name}"
+        original.write_bytes(file.read_bytes())
+        (root / "classes" / file.parent.name).mkdir(parents=True, exist_ok=True)
+        (root / "classes" / file.parent.name / file.name).symlink_to(original)
+    return root / "classes"
+
+
 def test_an_epoch_streams_the_files_that_memory_holds_and_the_next_one_in_another_order(
-    ray_cluster: None, noise_folder: Path, tmp_root: str
+    ray_cluster: None, noise_folder: Path, tmp_path: Path, tmp_root: str
 ) -> None:
-    config = small_config(images_per_class=3, data="real", real_data=str(noise_folder), ingest="stream")
+    config = small_config(
+        images_per_class=3, data="real", real_data=str(linked(noise_folder, tmp_path)), ingest="stream"
+    )
     recipe, store = resolve_recipe(config), Store.open(tmp_root)
     data = open_training_data(config, recipe, store)
     assert (data.num_images, data.arrays, data.shards) == (30, None, None)

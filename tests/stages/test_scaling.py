@@ -10,7 +10,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.scaling_law import ScalingLaw
 from pipeline.core.scaling_report import REAL
-from pipeline.core.study_plan import StudyConfig, plan_study
+from pipeline.core.study_config import StudyConfig
+from pipeline.core.study_plan import plan_study
 from pipeline.stages.scaling import fit_study
 from pipeline.stages.study import Study
 from tests.image_sets import small_config
@@ -27,14 +28,17 @@ def finished(store: Store, left_out: int = 0) -> Study:
     """The study with the results that its laws would give, the last ones left out."""
     plan = plan_study(SETTINGS, small_config())
     study = Study(plan, plan, store, "s")
+    study.open_test_sets(lambda _: None)
     lines = []
     for cell, seed in plan.trials():
         top1 = LAWS[cell.config.train.data].accuracy(10 * cell.config.images_per_class) + 0.001 * seed
-        where = {"model_dir": study.models[cell, seed], "test_set": "fashion_mnist"}
-        lines.append(json.dumps({**where, "top1": top1, "train_images_per_s": 1.0}))
+        report = f"reports/{study.reports[cell, seed]}/report.html"
+        lines.append(json.dumps({"report": report, "top1": top1, "train_images_per_s": 1.0}))
     text = "\n".join(lines[: len(lines) - left_out])
     store.write_bytes("studies/s/results.jsonl", text.encode())
-    return Study(plan, plan, store, "s")
+    done = Study(plan, plan, store, "s")
+    done.open_test_sets(lambda _: None)
+    return done
 
 
 def test_every_axis_and_the_twins_become_a_curve(tmp_path) -> None:

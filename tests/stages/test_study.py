@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pipeline.core.artifact import Store
+from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.study_plan import StudyConfig, plan_study
+from pipeline.core.report_identity import report_identity
+from pipeline.core.study_config import StudyConfig
+from pipeline.core.study_plan import plan_study
+from pipeline.core.test_set_opening import open_test_sets
 from pipeline.stages import study as module
 from pipeline.stages.study import Study
 from tests.image_sets import small_config
@@ -34,6 +42,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[tuple[float, int]] = []
         self.trained: list[tuple[str, float, int, int]] = []
+        self.pairs: list[dict[str, int]] = []
         self.stop_after = 99
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "generate", self.generate)
@@ -54,13 +63,24 @@ class Stages:
             what = (config.train.data, config.recipe.guidance_scale, config.images_per_class, config.train.seed)
             self.trained.append(what)
             directory = model_directory(model_identity(config, resolve_recipe(config))[1])
+            store.write_json(f"{directory}/manifest.json", {})
             numbers = {"num_images": 10 * config.images_per_class, "epochs": config.train.epochs, "seconds": 4.0}
             yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
 
     def evaluate(self, config: RunConfig, store: Store, model_dirs: dict[str, list[str]], say: Any) -> dict[str, Any]:
-        ((group, (_,)),) = model_dirs.items()
+        sets, _ = open_test_sets(config.evaluate, load_class_table(config.classes), config.data_dir)
+        _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
+        if len(model_dirs) == 2:
+            self.pairs.append({group: len(found) for group, found in model_dirs.items()})
+            return {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+        ((group, _),) = model_dirs.items()
         top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
-        return {f"{group}_top1": top1, "report": "reports/0/report.html"}
+        scored = {name: {"headline": "top1", "groups": {group: {"top1": {"mean": 0.6}}}} for name in sets}
+        groups = {group: {"top5_mean": 0.95}}
+        metrics = {"groups": groups, "test_sets": scored, "corruptions": None}
+        store.write_json(f"reports/{report_id}/metrics.json", metrics)
+        where = {"report": f"reports/{report_id}/report.html", "metrics": f"reports/{report_id}/metrics.json"}
+        return {f"{group}_top1": top1, "report_id": report_id, "main": next(iter(sets)), **where}
 
 
 @pytest.fixture
@@ -73,9 +93,11 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path))
 
 
-def study(store: Store, *only: str) -> Study:
-    base = small_config()
-    return Study(plan_study(SETTINGS, base), plan_study(SETTINGS, base, only), store, "small")
+def study(store: Store, *only: str, base: RunConfig | None = None) -> Study:
+    base = base or small_config()
+    found = Study(plan_study(SETTINGS, base), plan_study(SETTINGS, base, only), store, "small")
+    found.open_test_sets(lambda _: None)
+    return found
 
 
 def run(store: Store, *only: str, max_cells: int | None = None) -> Study:
@@ -87,7 +109,7 @@ def run(store: Store, *only: str, max_cells: int | None = None) -> Study:
 def test_every_cell_is_trained_once_per_seed_and_images_once_per_recipe(stages: Stages, store: Store) -> None:
     run(store)
     assert stages.made == [(2.0, 16), (4.0, 8)]
-    cells = [("synthetic", 2.0, 8), ("synthetic", 4.0, 8), ("real", 2.0, 8), ("synthetic", 2.0, 16), ("real", 2.0, 16)]
+    cells = [("synthetic", 2.0, 8), ("real", 2.0, 8), ("synthetic", 4.0, 8), ("synthetic", 2.0, 16), ("real", 2.0, 16)]
     assert stages.trained == [(*cell, seed) for cell in cells for seed in (0, 1)]
 
 
@@ -139,3 +161,90 @@ def test_the_outline_counts_what_is_missing_and_hours_from_measured_rates(stages
     after = study(store).outline()
     assert after["images_to_make"] == 80 + 80  # 80 of the 160 are there
     assert 0 < after["training_hours"] <= after["samples_to_train"] / 50 / 3600
+
+
+def scored_on(test_set: Path | str, **sets: str) -> RunConfig:
+    settings = EvaluateConfig.model_validate({"test_set": str(test_set), "test_sets": sets})
+    return small_config().model_copy(update={"evaluate": settings})
+
+
+def pictures(root: Path, value: int) -> Path:
+    """A test set with one grey picture of each class."""
+    for wnid in load_class_table("fashion_mnist").wnids:
+        (root / wnid).mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((32, 32 + value), value).save(root / wnid / "0.png")
+    return root
+
+
+def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages: Stages, store: Store) -> None:
+    run(store, max_cells=1)
+    assert stages.pairs == []
+    run(store)
+    assert stages.pairs == [{"synthetic": 2, "real": 2}] * 3
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
+
+
+def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
+    run(store)
+    shutil.rmtree(tmp_path / "models")
+    said: list[str] = []
+    study(store).run(said.append, slots=2)
+    assert len(stages.pairs) == 3 and sum("not all its models" in line for line in said) == 3
+
+
+def test_the_second_table_holds_top5_and_the_other_test_sets(stages: Stages, store: Store, tmp_path: Path) -> None:
+    base = scored_on(pictures(tmp_path / "real", 0), other=str(pictures(tmp_path / "other", 1)))
+    study(store, base=base).run(lambda _: None, max_cells=1, slots=2)
+    rows = list(csv.DictReader(io.StringIO(store.read_bytes("studies/small/sets.csv").decode())))
+    found = {(row["setting"], row["metric"]): (row["seeds"], row["mean"]) for row in rows}
+    assert found["2", "top-5"] == ("2", "0.950000") and found["2", "other"] == ("2", "0.600000")
+    assert "| 2 | 0.950 ± 0.000 | 0.600 ± 0.000 |" in store.read_bytes("studies/small/table.md").decode()
+
+
+def test_without_its_main_test_set_nothing_is_made(stages: Stages, store: Store, tmp_path: Path) -> None:
+    other = str(pictures(tmp_path / "other", 0))
+    base = scored_on("imagenet_val", imagenet_val=str(tmp_path / "gone"), other=other)
+    plan = plan_study(SETTINGS, base)
+    with pytest.raises(InputError, match=r"/gone' is no folder"):
+        Study(plan, plan, store, "small").run(lambda _: None, slots=2)
+    assert stages.made == [] and stages.trained == []
+    said: list[str] = []
+    Study(plan, plan, store, "small").open_test_sets(said.append, must_be_there=False)
+    assert "nothing can be scored" in said[0] and "/gone'" in said[0]
+
+
+def test_results_are_those_of_the_test_set_that_is_there_now(stages: Stages, store: Store, tmp_path: Path) -> None:
+    base = scored_on(pictures(tmp_path / "real", 0))
+    study(store, base=base).run(lambda _: None, slots=2)
+    assert study(store, base=base).missing() == []
+    resized = base.model_copy(update={"evaluate": base.evaluate.model_copy(update={"resize": 40})})
+    assert len(study(store, base=resized).missing()) == 10
+    pictures(tmp_path / "real", 1)
+    assert len(study(store, base=base).missing()) == 10
+
+
+def test_a_test_set_that_changes_under_a_study_is_not_taken_for_the_old_one(
+    stages: Stages, store: Store, tmp_path: Path
+) -> None:
+    found = study(store, base=scored_on(pictures(tmp_path / "real", 0)))
+    pictures(tmp_path / "real", 1)
+    with pytest.raises(WorkError, match="test sets changed while the study ran"):
+        found.run(lambda _: None, slots=2)
+    assert found.results == {}
+
+
+def test_results_of_an_older_version_are_still_read(stages: Stages, store: Store) -> None:
+    first = run(store)
+    path = "studies/small/results.jsonl"
+    lines = [json.loads(line) for line in store.read_bytes(path).decode().splitlines()]
+    later = {"top5", "other_test_sets", "corrupted_top1"}
+    older = [json.dumps({key: value for key, value in line.items() if key not in later}) for line in lines]
+    store.write_bytes(path, "\n".join(older).encode())
+    assert first.missing() == [] and study(store).missing() == []
+
+
+def test_a_damaged_file_of_results_is_named(store: Store) -> None:
+    store.write_bytes("studies/small/results.jsonl", b'{"top1": 0.5}\n')
+    with pytest.raises(WorkError, match=r"results.jsonl is damaged .*move it away"):
+        study(store)

@@ -1,0 +1,64 @@
+"""What CLIP said of each image in an audit, as a small table that a training can filter by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.core.artifact import Store
+from pipeline.core.audit import ClipRows
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import INDEX_BITS
+
+FILE = "clip_scores.parquet"
+"""In the audit's directory: `image_id` int64, ascending; `clip_score` float32, the cosine to the own class's text."""
+
+
+def clip_scores_bytes(rows: ClipRows) -> bytes:
+    """The table of an audit's images."""
+    identifiers = rows.labels.astype(np.int64) << INDEX_BITS | rows.indices.astype(np.int64)
+    order = np.argsort(identifiers)
+    columns = {"image_id": identifiers[order], "clip_score": rows.own_score[order].astype(np.float32)}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+class ClipScores:
+    """The scores of an audit, 12 bytes an image in memory.
+
+    Args:
+        store: the storage root.
+        audit_id: name of its directory under `audits/`.
+
+    Raises:
+        InputError: there is no such audit, or it was made without CLIP.
+        WorkError: its table is damaged.
+    """
+
+    def __init__(self, store: Store, audit_id: str) -> None:
+        path = f"audits/{audit_id}/{FILE}"
+        if not store.exists(path):
+            raise InputError(
+                f"train.filters.clip_audit {audit_id!r} has no scores of CLIP ({store.uri(path)}); run `python -m "
+                "jobs.audit` with audit.clip.id and give the id of its folder"
+            )
+        try:
+            table = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+            self._identifiers: NDArray[np.int64] = table["image_id"].to_numpy()
+            self._scores: NDArray[np.float32] = table["clip_score"].to_numpy()
+        except (pa.ArrowException, KeyError) as error:
+            raise WorkError(f"{store.uri(path)} is damaged ({error}); remove the audit and run it again") from error
+
+    def of(self, identifiers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scores of images by id. Raises `InputError` when the audit's CLIP did not look at one of them."""
+        places = np.searchsorted(self._identifiers, identifiers).clip(max=max(0, len(self._identifiers) - 1))
+        if not len(self._identifiers) or (self._identifiers[places] != identifiers).any():
+            raise InputError(
+                "train.filters.clip_audit looked at other images, or at fewer; run jobs.audit on this very set with "
+                "audit.clip_images_per_class at least images_per_class"
+            )
+        found: NDArray[np.float32] = self._scores[places]
+        return found

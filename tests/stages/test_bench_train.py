@@ -1,0 +1,47 @@
+"""What the ratios of `jobs.bench train` are of; tests/jobs/test_bench.py (slow) measures every side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline.core.machine import usable_cpus
+from pipeline.stages import bench_train
+from pipeline.stages.bench_sides import Measured
+from pipeline.stages.bench_train_bare import timed_rate
+from pipeline.stages.bench_train_set import BenchSet
+from tests.image_sets import small_config
+
+
+def test_a_rate_counts_what_lies_between_the_epochs_after_the_first() -> None:
+    assert timed_rate([(100, 1000.0), (100, 1010.0), (100, 1025.0)]) == 200 / 25
+
+
+def test_the_loader_runs_on_the_cores_of_its_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, int]] = []
+    cpus = 0
+
+    @contextmanager
+    def session(number: int) -> Iterator[None]:
+        nonlocal cpus
+        cpus = number
+        yield
+        cpus = 0
+
+    def side(name: str) -> Callable[[BenchSet], Measured]:
+        def run(_data: BenchSet) -> Measured:
+            ran.append((name, cpus))
+            return Measured(1.0, 1.0)
+
+        return run
+
+    monkeypatch.setattr(bench_train, "ray_session", session)
+    monkeypatch.setattr(bench_train, "SIDES", {name: side(name) for name in bench_train.SIDES})
+    ratios = ["loader_over_bare_decode", "ray_over_bare_ddp"]
+    found = bench_train.compare_training(small_config(2, 10), 1, ratios, lambda _: None)
+    assert dict(ran) == {
+        "bare_ddp": 0, "bare_decode": 0, "ray_memory": max(4, usable_cpus()), "loader": usable_cpus()
+    }  # fmt: skip
+    assert (found["cpus"], found["loader_over_bare_decode"]) == (usable_cpus(), 1.0)
