@@ -13,8 +13,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
 from pipeline.core.tracking_uri import tracking_uri
-from pipeline.stages.run_handle import RunHandle, mlflow_client
-from pipeline.stages.tracking import tracked_run
+from pipeline.stages.run_handle import RunHandle, _is_refusal, mlflow_client
+from pipeline.stages.tracking import end_run, tracked_run
 from tests.conftest import REPOSITORY
 from tests.mlflow_servers import MlflowServer
 
@@ -155,6 +155,50 @@ def test_a_place_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, ur
         pass
     assert uri in str(caught.value) and "\n" not in str(caught.value)
     assert time.monotonic() - begin < 30
+
+
+def test_what_belongs_to_a_begun_job_goes_on_without_a_run(store: Store, caplog: pytest.LogCaptureFixture):
+    """A trial that starts in an outage, a report inside a study: hours are paid for already."""
+    away = RunConfig(tracking=TrackingConfig(uri="http://127.0.0.1:9"))
+    with start(store, "parent") as parent:
+        with start(store, "inside", config=away) as run:
+            assert run.run_id is None
+            run.log_metrics({"loss": 1.0}, 1)
+        with tracked_run(RunConfig(), store, "train", "child", {}, {}, parent_run=parent.run_id) as child:
+            pass
+    assert fetch(child).data.tags["mlflow.parentRunId"] == parent.run_id
+    with tracked_run(away, store, "train", "trial", {}, {}, parent_run=parent.run_id) as run:
+        assert run.run_id is None
+    assert "train trial is not in MLflow" in caplog.text
+    with pytest.raises(InputError), start(store, "alone", config=away):
+        pass
+
+
+def test_a_part_of_a_job_on_another_node_begins_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.stages.tracking._is_part", True)
+    with start(Store.open(str(tmp_path)), "part") as run:
+        assert run.run_id is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_its_process_left_is_closed_and_no_other(store: Store):
+    with start(store, "left") as run:
+        pass
+    for status in ("RUNNING", "FINISHED"):
+        mlflow_client(run.uri).update_run(run.run_id, status=status)
+        end_run(RunConfig(), store, "train", "left", "FAILED")
+        assert fetch(run).info.status == ("FAILED" if status == "RUNNING" else status)
+    end_run(RunConfig(), store, "train", "never was", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"), [(401, True), (403, True), (408, True), (429, True), (500, True), (400, False), (404, False)]
+)
+def test_what_speaks_of_the_moment_is_sent_again(code: int, waits: bool):
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.rest_utils import get_error_code
+
+    assert _is_refusal(MlflowException("no", error_code=get_error_code(code))) != waits
 
 
 @pytest.fixture
