@@ -3,7 +3,6 @@ import math
 import pickle
 import subprocess
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from pipeline.core.tracking_uri import tracking_uri
 from pipeline.stages.run_handle import RunHandle, _is_refusal, mlflow_client
 from pipeline.stages.tracking import end_run, tracked_run
 from tests.conftest import REPOSITORY
-from tests.mlflow_servers import MlflowServer
 
 
 @pytest.fixture(scope="module")
@@ -199,54 +197,6 @@ def test_what_speaks_of_the_moment_is_sent_again(code: int, waits: bool):
     from mlflow.utils.rest_utils import get_error_code
 
     assert _is_refusal(MlflowException("no", error_code=get_error_code(code))) != waits
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MlflowServer]:
-    one = MlflowServer(tmp_path)
-    one.start()
-    yield one
-    one.kill()
-
-
-@pytest.mark.faults
-def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
-    server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
-    with start(Store.open(str(tmp_path)), "lost", config=config, params={"a": 1}) as run:
-        run.log_metrics({"loss": 3.0}, 0)
-        run.log_artifact("before.txt", "1")
-        server.kill()
-        begin = time.monotonic()
-        run.log_metrics({"loss": 2.0}, 1)
-        run.log_artifact("during.txt", "2")
-        for epoch in range(2, 50):
-            run.log_metrics({"loss": 1.0 / epoch}, epoch)
-        assert time.monotonic() - begin < 15
-        server.start()
-    assert [step for step, _ in steps(run, "loss")] == list(range(50))
-    assert fetch(run).info.status == "FINISHED"
-    assert [f.path for f in mlflow_client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
-    assert sum("does not answer" in r.getMessage() for r in caplog.records) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.faults
-def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: MlflowServer, tmp_path: Path):
-    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
-    with start(Store.open(str(tmp_path)), "away", config=config) as run:
-        run.log_metrics({"loss": 3.0}, 0)
-        server.kill()
-        run.log_metrics({"loss": 2.0}, 1)
-    server.start()
-    assert fetch(run).info.status == "RUNNING"
-    with start(Store.open(str(tmp_path)), "away", config=config) as again:
-        again.log_metrics({"loss": 3.0}, 0)
-        again.log_metrics({"loss": 2.0}, 1)
-    assert again.run_id == run.run_id
-    assert steps(again, "loss") == [(0, 3.0), (1, 2.0)]
-    assert fetch(run).info.status == "FINISHED"
 
 
 def test_data_sets_that_were_read_stand_once_with_the_run(store: Store):
