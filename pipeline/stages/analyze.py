@@ -89,7 +89,7 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
         if labels is not None and chosen is not None:
             picture = scatter_png(list(maps.items()), labels[chosen], classes.names)
             store.write_bytes(f"{directory}/map.png", picture)
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "analysis",
             "analysis_id": analysis_id,
             "identity": identity,

@@ -99,7 +99,7 @@ class EpochReport(TuneReportCallback):
 def epoch_facts(
     metrics: Mapping[str, float], image_s: float, training_s: float, train: TrainConfig, begun: float
 ) -> dict[str, float]:
-    """What Tune is told of an epoch; `training_s` are seconds of all workers together, to the end of it."""
+    """What Tune is told of an epoch; `training_s` is the time of training to the end of it."""
     spent = training_s * train.num_workers
     names = (EPOCH, ACCURACY, "val_loss", "accuracy", "loss")
     return {

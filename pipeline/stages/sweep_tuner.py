@@ -75,7 +75,7 @@ class GridPoints(BasicVariantGenerator):
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Called by Ray Tune with what the search was."""
-        super().set_state({**state, "max_concurrent": self.max_concurrent})
+        super().set_state({**state, "max_concurrent": self.max_concurrent})  # type: ignore[no-untyped-call]
 
 
 def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, *, retry_failed: bool) -> tune.Tuner:
@@ -113,7 +113,8 @@ def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, 
         tuner = tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=retry_failed, storage_filesystem=file_system
         )
-        tuner._local_tuner._tune_config = settings
+        assert tuner._local_tuner is not None
+        tuner._local_tuner._tune_config = settings  # its pickle has the slots of the first call
         return tuner
     return tune.Tuner(
         trainable,

@@ -96,7 +96,7 @@ def transfer(
         groups = summary(runs, {found.name: found.group for found in sets})
         metrics = {"protocol": protocol, "sets": [_about(found) for found in sets], "missing": missing, "rows": groups}
         store.write_json(f"{directory}/metrics.json", metrics)
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "transfer",
             "transfer_id": transfer_id,
             "identity": identity,
