@@ -11,7 +11,7 @@ import click
 
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.recipe import resolve_recipe
-from pipeline.stages.prompts import ensure_prompt_table, first_prompts
+from pipeline.stages.prompts import first_prompts, tracked_prompt_table
 
 NUM_SHOWN = 5
 MAX_SHOWN_CHARACTERS = 160
@@ -22,7 +22,7 @@ MAX_SHOWN_CHARACTERS = 160
 def main(context: JobContext) -> None:
     """Resolve the recipe, build or extend its table, print a summary."""
     recipe = resolve_recipe(context.config)
-    manifest = ensure_prompt_table(context.config, recipe, context.store)
+    manifest = tracked_prompt_table(context.config, recipe, context.store)
     path = context.store.uri(recipe.prompts_dir)
     samples = first_prompts(context.store, recipe, manifest, NUM_SHOWN)
     shown = [json.dumps(prompt[:MAX_SHOWN_CHARACTERS], ensure_ascii=False) for prompt in samples]

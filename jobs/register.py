@@ -8,12 +8,10 @@ Read back with: mlflow.pytorch.load_model("models:/synthclones-fashion_mnist@cha
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pipeline.cli import JobContext, job_options, run_job
-from pipeline.core.model_identity import model_directory, model_identity, named_model
+from pipeline.core.model_identity import model_directory, model_identity, named_model, registered_name
 from pipeline.core.recipe import resolve_recipe
 
 
@@ -34,7 +32,7 @@ def main(job: JobContext, model_id: str | None, name: str | None, alias: str) ->
     # MLflow and torch take seconds to import: --help, --dry-run and a wrong option do not wait for them.
     from pipeline.stages.model_registry import register_model
 
-    found = register_model(config, job.store, directory, name or f"synthclones-{Path(config.classes).stem}", alias)
+    found = register_model(config, job.store, directory, name or registered_name(config), alias)
     was = "was registered already as" if found["existing"] else "is"
     human = f"{directory} {was} version {found['version']} of {found['name']}: {found['model_uri']}"
     job.finish(human, found)

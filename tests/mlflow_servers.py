@@ -29,14 +29,21 @@ def free_port() -> int:
 class MlflowServer:
     """A real `mlflow server` on a free port, which may be killed and started again."""
 
-    def __init__(self, directory: Path, words: Sequence[str] = (), environment: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        directory: Path,
+        words: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        backend: str | None = None,
+    ):
         self.directory, self.words, self.environment = directory, words, environment or {}
+        self.backend = backend or f"sqlite:///{directory}/server.db"
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory}/server.db"]
+        command += ["--workers", "1", "--backend-store-uri", self.backend]
         command += ["--artifacts-destination", str(self.directory / "artifacts"), *self.words]
         environment = {
             **os.environ,

@@ -13,6 +13,7 @@ from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import validate
 from pipeline.core.errors import InputError
+from pipeline.core.model_identity import registered_name
 from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
 
 
@@ -21,10 +22,13 @@ from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
 @click.option("--sweep", default="fashion", show_default=True, metavar="NAME", help="Folder of an ended sweep.")
 @click.option("--trial", metavar="ID", help="A finished trial, e.g. of the Pareto front; default: the most accurate.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings.")
-def main(job: JobContext, sweep: str, trial: str | None, seeds: int) -> None:
+@click.option("--alias", metavar="NAME", help="Register the best of the seeds, by validation, in MLflow under this.")
+def main(job: JobContext, sweep: str, trial: str | None, seeds: int, alias: str | None) -> None:
     """Write the config of a trial, train it, and say how far the sweep's estimate was off."""
     if not sweep.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"--sweep {sweep!r} is no sweep's name: those have letters, digits, - and _")
+    if alias and not job.config.tracking.enabled:
+        raise InputError("--alias needs MLflow's registry, and tracking.enabled is false")
     directory, again = f"sweeps/{sweep}", f"run `python -m tune.sweep --name {sweep}` with the same options first"
     if job.dry_run:
         there = job.store.exists(f"{directory}/{RESULT}")
@@ -48,11 +52,18 @@ def main(job: JobContext, sweep: str, trial: str | None, seeds: int) -> None:
         job.store,
         directory,
         choose_trial(result, trial),
-        list(range(seeds)),
+        seeds,
         lambda line: click.echo(f"promote: {line}"),
     )
     folder = job.store.uri(directory)
-    job.finish(f"\n{promotion_markdown(found)}\nbest.yaml, promotion.md and promotion.json in {folder}", found)
+    human = f"\n{promotion_markdown(found)}\nbest.yaml, promotion.md and promotion.json in {folder}"
+    if alias:
+        from pipeline.stages.model_registry import register_model
+
+        name = registered_name(job.config)
+        found["registered"] = register_model(job.config, job.store, found["best_model"], name, alias)
+        human += f"\n{found['best_model']} is {found['registered']['model_uri']}"
+    job.finish(human, found)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import click
 
 from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.errors import InputError
+from pipeline.core.run_plan import find_cluster, load_clusters
 from pipeline.core.scaling_law import MIN_SIZES
 from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_plan import plan_study
@@ -63,6 +64,8 @@ def main(
     """Run what is missing of the grid, fit, and print the advice."""
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"--name {name!r} becomes a folder: use letters, digits, - and _")
+    if cluster is not None:
+        find_cluster(load_clusters(), cluster)  # a typo is found before hours of work
     chosen = recipes or (_own_template(job),)
     size = job.config.images_per_class
     study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths)

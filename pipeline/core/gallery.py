@@ -6,14 +6,16 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.core.metrics import Scores
 from pipeline.core.schema import OK
+
+if TYPE_CHECKING:  # torch, which a page of images alone does not need
+    from pipeline.core.metrics import Scores
 
 MAX_CLASSES = 40
 """Classes with a row of pictures; of more, the best and the worst half of this."""

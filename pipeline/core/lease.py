@@ -45,7 +45,11 @@ class LeaseTiming:
 
 @contextmanager
 def lease(
-    store: Store, directory: str, until: Callable[[], bool] = lambda: False, timing: LeaseTiming | None = None
+    store: Store,
+    directory: str,
+    until: Callable[[], bool] = lambda: False,
+    timing: LeaseTiming | None = None,
+    key: str | None = None,
 ) -> Iterator[bool]:
     """Wait for the lease and hold it inside the `with` block.
 
@@ -54,6 +58,7 @@ def lease(
         directory: of the lease; it holds nothing else.
         until: asked before every look; when it says yes there is nothing left to wait for.
         timing: how often and how long.
+        key: hex digits that name this contender, so that another process may `withdraw` it; default: new ones.
 
     Yields:
         Whether the lease is held; False when `until` said yes first.
@@ -61,11 +66,18 @@ def lease(
     Raises:
         WorkError: the storage cannot be read or written.
     """
-    contender = _Contender(store, directory, timing or LeaseTiming())
+    contender = _Contender(store, directory, timing or LeaseTiming(), key or uuid.uuid4().hex)
     try:
         yield contender.wait(until)
     finally:
         contender.leave()
+
+
+def withdraw(store: Store, directory: str, key: str) -> None:
+    """Remove what the contender of that key left, when its process is known to be dead: others need not wait for it."""
+    for name in store.list_names(directory):
+        if name.endswith(key):
+            store.delete(f"{directory}/{name}")
 
 
 @dataclass
@@ -73,7 +85,7 @@ class _Contender:
     store: Store
     directory: str
     timing: LeaseTiming
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    key: str
     ticket: str | None = None
     """File name of the ticket; None outside the queue."""
     seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import RunConfig
@@ -94,6 +95,11 @@ def at_default(settings: TrainConfig, name: str) -> bool:
 def model_directory(identity_hash: str) -> str:
     """Where a model lies under the storage root."""
     return f"models/{identity_hash[:ID_LENGTH]}"
+
+
+def registered_name(config: RunConfig) -> str:
+    """What a run's model is called in a model registry unless the user says otherwise."""
+    return f"synthclones-{Path(config.classes).stem}"
 
 
 def named_model(name: str) -> str:

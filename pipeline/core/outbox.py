@@ -17,7 +17,7 @@ class Outbox:
     """Sends in order; keeps what could not be sent until the receiver answers again.
 
     Args:
-        receiver: name for the one warning.
+        receiver: name for the warnings, of which each kind comes once.
         is_refusal: whether an error means that the receiver answered and said no; such an entry is left out.
         retry_interval_s: seconds between attempts while the receiver is away.
     """
@@ -30,7 +30,7 @@ class Outbox:
         self._retry_interval_s = retry_interval_s
         self._queue: deque[Callable[[], object]] = deque()
         self._retry_at = 0.0
-        self._warned = False
+        self._warned: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -57,9 +57,9 @@ class Outbox:
         return True
 
     def _warn(self, what: str, error: Exception) -> None:
-        if not self._warned:
+        if what not in self._warned:
             logger.warning("%s %s (%s)", self._receiver, what, one_line(error))
-        self._warned = True
+        self._warned.add(what)
 
 
 def one_line(error: BaseException) -> str:

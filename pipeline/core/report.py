@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
 from pipeline.core.gallery import ClassRow
 from pipeline.core.plots import COLOURS
-from pipeline.core.shift import ShiftRow
+
+if TYPE_CHECKING:  # torch, which other pages do not need
+    from pipeline.core.shift import ShiftRow
 
 TEMPLATES = Path(__file__).parent.parent / "assets" / "templates"
 

@@ -68,7 +68,8 @@ def advice(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
     Returns:
         Dicts with images, best (name), accuracy, runner_up (name or None), `sure` (share of resampled laws in which
-        the best one leads the runner-up) and `measured` (whether the budget lies within what was measured).
+        the best one leads the runner-up; None without one, or with one seed) and `measured` (whether the budget lies
+        within what was measured).
     """
     made = [curve for curve in curves if curve.name != REAL]
     if not made:
@@ -81,7 +82,7 @@ def advice(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         ranked = sorted(made, key=lambda curve: -curve.fit.law.accuracy(at))
         best, other = ranked[0], ranked[1] if len(ranked) > 1 else None
         sure = None
-        if other is not None:
+        if other is not None and min(len(best.fit.resampled), len(other.fit.resampled)) > 1:  # one seed: no spread
             pairs = zip(best.fit.resampled, other.fit.resampled, strict=False)
             sure = float(np.mean([one.accuracy(at) > two.accuracy(at) for one, two in pairs]))
         found.append(

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.config import RunConfig
+from pipeline.core.config import RecipeConfig, RunConfig
 from pipeline.core.config_loading import apply_overrides, merge, validate
 from pipeline.core.errors import InputError
+from pipeline.core.mixing import block_of
+from pipeline.core.recipe import resolve_recipe
 from pipeline.core.sweep_config import Domain, SweepConfig
 
 if TYPE_CHECKING:
@@ -80,13 +82,49 @@ def lay_over(config: RunConfig, words: tuple[str, ...], point: Mapping[str, Any]
 
 
 def check_space(sweep: SweepConfig, base: RunConfig) -> None:
-    """Raises `InputError` when a value of the space, laid alone over the preset, makes no valid run."""
+    """Raises `InputError` when a value of the space makes no valid run.
+
+    Every value is laid over the preset alone, or with the settings that `when` ties it to; of a range its ends and
+    one value between. What only a combination of others makes wrong ends that one trial.
+    """
+    for key in sweep.space:
+        _check_conditions(sweep, key)
+    recipes: set[RecipeConfig] = set()
     for key, domain in sweep.space.items():
-        for value in domain.ends():
+        for value in domain.samples():
             try:
-                lay_over(base, sweep.base, {key: value})
+                config = lay_over(base, sweep.base, _completed(sweep, {**_beside(sweep, key), key: value}))
+                if config.train.data == "mixed":
+                    block_of(config.train)
+                if config.recipe not in recipes:  # its templates, tables and models are there
+                    resolve_recipe(config)
+                recipes.add(config.recipe)
             except InputError as error:
                 raise InputError(f"space.{key}: {error}") from error
+
+
+def _check_conditions(sweep: SweepConfig, key: str) -> None:
+    for other, wanted in sweep.space[key].when.items():
+        choice = sweep.space[other].choice
+        for value in wanted if isinstance(wanted, list) else [wanted]:
+            if choice is not None and value not in choice:
+                raise InputError(f"space.{key}: when: {other} is never {describe_value(value)}; mend one of the two")
+
+
+def _beside(sweep: SweepConfig, key: str) -> Point:
+    """The settings that a setting depends on, each with the first value that it is searched beside."""
+    point: Point = {}
+    for other, wanted in sweep.space[key].when.items():
+        point |= {**_beside(sweep, other), other: wanted[0] if isinstance(wanted, list) else wanted}
+    return point
+
+
+def _completed(sweep: SweepConfig, point: Point) -> Point:
+    """With a first value of each setting that depends on those of a point."""
+    for key, domain in sweep.space.items():
+        if key not in point and domain.when and domain.applies(point):
+            point = {**point, key: domain.samples()[0]}
+    return point
 
 
 def describe_point(point: Point) -> str:

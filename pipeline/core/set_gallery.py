@@ -17,7 +17,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.gallery import ClassRow, Picture
 from pipeline.core.identity import split_image_id
-from pipeline.core.image_set import prefix_shards, read_columns, shard_path
+from pipeline.core.image_set import prefix_shards, published_shards, read_columns, shard_path
 from pipeline.core.preview import preview_picture
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.report import render_page
@@ -29,6 +29,8 @@ MAX_PICTURES = 50_000
 """Of one gallery: they are held in memory, about 8 KB each."""
 MAX_SIDE = 128
 """Pixels of a picture; larger images are shrunk."""
+SAMPLE = 100
+"""Pictures of the page that goes with a run: a few hundred KB."""
 INDEX_SIDE = 48
 """Pixels of the one picture per class in the index."""
 COLUMNS = [
@@ -95,13 +97,7 @@ def write_gallery(config: RunConfig, store: Store, per_class: int | None) -> dic
         ClassCard(row.name, row.wnid, f"{names[label // CLASSES_PER_PAGE]}#{row.wnid}", covers.get(label))
         for label, row in enumerate(rows)
     ]
-    about = f"{describe_template(config.recipe.template)!r}, guidance {describe_guidance(config.recipe.guidance_scale)}"
-    shared = {
-        "recipe_id": recipe.images_dir.rpartition("/")[2],
-        "about": about,
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "per_class": count,
-    }
+    shared = _about(config, recipe, count)
     folder = f"galleries/{shared['recipe_id']}"
     is_large = config.recipe.width > 64
     pages = {"index.html": index_page(cards, len(parts), shared)}
@@ -120,6 +116,33 @@ def write_gallery(config: RunConfig, store: Store, per_class: int | None) -> dic
     }
 
 
+def sample_page(config: RunConfig, store: Store, recipe: Recipe) -> bytes:
+    """One page with at most `SAMPLE` of a published set's first images, for people who look at a run.
+
+    Raises:
+        WorkError: a shard is damaged.
+    """
+    rows = [ClassRow(name, wnid) for name, wnid in zip(recipe.classes.names, recipe.classes.wnids, strict=True)]
+    size = config.generate.shard_size
+    shards = sorted(published_shards(store, recipe.images_dir))[: -(-SAMPLE // size)]
+    for shard in shards:
+        table = read_columns(store, shard_path(recipe.images_dir, shard), COLUMNS)
+        for row in table.slice(0, SAMPLE // len(shards)).to_pylist():
+            rows[row["class_index"]].generated.append(preview_picture(row, MAX_SIDE))
+    shown = [row for row in rows if row.generated]
+    per_class = max((len(row.generated) for row in shown), default=0)
+    shared = _about(config, recipe, per_class)
+    is_large = config.recipe.width > 64
+    return class_page(shown, 0, ["gallery.html"], is_large=is_large, shared=shared, index=None)
+
+
+def _about(config: RunConfig, recipe: Recipe, per_class: int) -> dict[str, Any]:
+    """What every page of a set says."""
+    about = f"{describe_template(config.recipe.template)!r}, guidance {describe_guidance(config.recipe.guidance_scale)}"
+    created = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return {"recipe_id": recipe.id, "about": about, "created": created, "per_class": per_class}
+
+
 def index_page(cards: Sequence[ClassCard], num_pages: int, shared: dict[str, Any]) -> bytes:
     """The index; every text in it is escaped."""
     return render_page(
@@ -128,14 +151,21 @@ def index_page(cards: Sequence[ClassCard], num_pages: int, shared: dict[str, Any
 
 
 def class_page(
-    rows: Sequence[ClassRow], number: int, names: Sequence[str], *, is_large: bool, shared: dict[str, Any]
+    rows: Sequence[ClassRow],
+    number: int,
+    names: Sequence[str],
+    *,
+    is_large: bool,
+    shared: dict[str, Any],
+    index: str | None = "index.html",
 ) -> bytes:
     """One page of classes, `number` counted from 0 of the files `names`; every text in it is escaped."""
     before = names[number - 1] if number else None
     after = names[number + 1] if number + 1 < len(names) else None
     return render_page(
         "gallery_page.html.jinja",
-        rows=rows, number=number + 1, num_pages=len(names), before=before, after=after, is_large=is_large, **shared,
+        rows=rows, number=number + 1, num_pages=len(names), before=before, after=after, index=index,
+        is_large=is_large, **shared,
     ).encode()  # fmt: skip
 
 

@@ -19,6 +19,10 @@ SEARCHED = ("recipe", "train", "images_per_class")
 NEVER_SEARCHED = frozenset({"train.data", *(f"train.{name}" for name in WHERE_AND_HOW)})
 """They say where and how a model is trained, not which; `base` may set them for all trials."""
 
+INSIDE = (5**0.5 - 1) / 2
+"""Where a range is tried between its ends: an irrational share of it, so that no whole number lies there."""
+EXAMPLE = {"recipe": "guidance_scale", "train": "learning_rate"}
+
 
 class Domain(Frozen):
     """The values of one setting; exactly one of `choice`, `uniform` and `loguniform`."""
@@ -52,6 +56,14 @@ class Domain(Frozen):
         """Whether the numbers are whole ones."""
         parts = (*(self.uniform or ()), self.step)
         return self.uniform is not None and all(part is not None and float(part).is_integer() for part in parts)
+
+    def samples(self) -> list[Any]:
+        """`ends`, and of a range a value inside it: bounds may be whole where what lies between them is not."""
+        if self.choice is not None:
+            return self.choice
+        low, high = self.uniform or self.loguniform or (0.0, 0.0)
+        inside = low + self.step if self.step is not None else low + (high - low) * INSIDE
+        return [*self.ends(), int(inside) if self.is_whole else inside]
 
     def ends(self) -> list[Any]:
         """Values that must be valid for all of the domain to be."""
@@ -121,6 +133,8 @@ class SweepConfig(Frozen):
         for key, domain in self.space.items():
             if key.partition(".")[0] not in SEARCHED or key in NEVER_SEARCHED:
                 raise ValueError(f"space.{key}: a sweep varies recipe.…, train.… and images_per_class, not this")
+            if key in ("recipe", "train"):
+                raise ValueError(f"space.{key}: name the settings that vary, e.g. {key}.{EXAMPLE[key]}, not all of it")
             if missing := [other for other in domain.when if other not in above]:
                 raise ValueError(f"space.{key}.when: {missing[0]!r} is no setting above this one")
             if self.search == "grid" and domain.choice is None:

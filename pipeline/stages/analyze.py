@@ -20,6 +20,7 @@ from pipeline.core.plots import scatter_png
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.scoring import check_sizes, main_set
 from pipeline.core.test_set_opening import open_test_sets
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
@@ -63,11 +64,14 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
         identity["resize"] = config.evaluate.resize
     analysis_id = content_hash(identity)[:ID_LENGTH]
     directory = f"analysis/{analysis_id}"
-    if store.exists(f"{directory}/{MANIFEST}"):
-        done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return done
+    existing = store.exists(f"{directory}/{MANIFEST}")
     parents = {"train": [encoder.id for encoder in encoders if encoder.model_dir]}
-    with tracked_run(config, store, "analyze", analysis_id, constants, parents) as run:
+    with tracked_run(config, store, "analyze", analysis_id, constants, parents, optional=existing) as run:
+        if existing:  # its numbers and its map once more, for what a lost server missed
+            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+            picture = None if done["map"] is None else store.read_bytes(done["map"])
+            _track(run, done["config"], store.read_json(done["metrics"])["rows"], picture)
+            return done
         numbers: list[tuple[Encoder, FeatureNumbers]] = []
         maps: dict[str, Any] = {}
         labels = chosen = None
@@ -85,13 +89,11 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
             "rows": rows,
         }
         store.write_json(f"{directory}/metrics.json", metrics)
+        picture = None
         if labels is not None and chosen is not None:
             picture = scatter_png(list(maps.items()), labels[chosen], classes.names)
             store.write_bytes(f"{directory}/map.png", picture)
-            run.log_artifact("map.png", picture)
-        run.log_metrics({f"{row['group']}/{n}": row[n]["mean"] for row in rows for n in NUMBERS if row[n]}, step=0)
-        run.log_artifact("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "analysis",
             "analysis_id": analysis_id,
             "identity": identity,
@@ -101,8 +103,16 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
             "mlflow_run_id": run.run_id,
             "config": config.model_dump(mode="json"),
         }
+        _track(run, manifest["config"], rows, picture)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
+
+
+def _track(run: RunHandle, config: dict[str, Any], rows: Sequence[dict[str, Any]], picture: bytes | None) -> None:
+    run.log_metrics({f"{row['group']}/{n}": row[n]["mean"] for row in rows for n in NUMBERS if row[n]}, step=0)
+    run.log_artifact("config.yaml", yaml.safe_dump(config, sort_keys=False))
+    if picture is not None:
+        run.log_artifact("map.png", picture)
 
 
 def _features(config: RunConfig, store: Store, encoder: Encoder, images: LabelledImages) -> Features:

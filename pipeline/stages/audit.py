@@ -42,6 +42,7 @@ from pipeline.core.training_images import real_folder
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
 
@@ -93,11 +94,13 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         identity["real"] = folder.fingerprint
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
-    if store.exists(f"{directory}/{MANIFEST}"):
-        done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return done
+    existing = store.exists(f"{directory}/{MANIFEST}")
     params = config.audit.model_dump(mode="json")
-    with tracked_run(config, store, "audit", audit_id, params, {"generate": recipe.id}) as run:
+    with tracked_run(config, store, "audit", audit_id, params, {"generate": recipe.id}, optional=existing) as run:
+        if existing:  # its numbers and its page once more, for what a lost server missed
+            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+            _track(run, done["totals"], store.read_bytes(done["page"]))
+            return done
         shards = [shard_path(recipe.images_dir, number) for number in numbers]
         columns = read_set_columns(store, shards, config.images_per_class)
         clip = clip_rows(config, store, recipe, shard_size) if clip_identity else None
@@ -150,10 +153,14 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
             "mlflow_run_id": run.run_id,
             "config": config.model_dump(mode="json"),
         }
-        run.log_metrics({k: v for k, v in flatten(whole).items() if v is not None}, step=0)
-        run.log_artifact("audit.html", html)
+        _track(run, whole, html)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
+
+
+def _track(run: RunHandle, whole: dict[str, Any], page: bytes) -> None:
+    run.log_metrics({k: v for k, v in flatten(whole).items() if v is not None}, step=0)
+    run.log_artifact("audit.html", page)
 
 
 def _real_totals(config: RunConfig, num_classes: int) -> dict[str, Any]:

@@ -56,7 +56,11 @@ def trained_models(
 
 
 def evaluate(
-    config: RunConfig, store: Store, model_dirs: Mapping[str, Sequence[str]], say: Say = print
+    config: RunConfig,
+    store: Store,
+    model_dirs: Mapping[str, Sequence[str]],
+    say: Say = print,
+    parent_run: str | None = None,
 ) -> dict[str, Any]:
     """Score finished models and write `reports/<id>/`; a report that is there already is not made again.
 
@@ -66,6 +70,7 @@ def evaluate(
         model_dirs: directories of models by what they were trained on, `synthetic` or `real`; those of one key differ
             in nothing but the seed.
         say: takes one line for each scored model, and for what is left out.
+        parent_run: MLflow run of a study that this report is a part of.
 
     Returns:
         The report's manifest: `report` (path of the page), `synthetic_top1` and `real_top1` (means over seeds, None
@@ -93,15 +98,19 @@ def evaluate(
     main = main_set(sets)
     identity, report_id = report_identity(settings, sets, models)
     directory = f"reports/{report_id}"
-    if store.exists(f"{directory}/{MANIFEST}"):
-        done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return {**done, "main": main, "missing_test_sets": missing}
+    existing = store.exists(f"{directory}/{MANIFEST}")
     params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
-    with tracked_run(config, store, "evaluate", report_id, params, parents) as run:
+    with tracked_run(
+        config, store, "evaluate", report_id, params, parents, parent_run=parent_run, optional=existing
+    ) as run:
         for name, one in sets.items():
             sizes = {"images": len(one.images), "classes": len(one.overlap)}
             run.log_dataset(name, one.images.fingerprint, one.images.name, sizes, "evaluation")
+        if existing:  # its numbers and its page once more, for what a lost server missed
+            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+            _track(run, done["config"], store.read_json(done["metrics"]), {}, store.read_bytes(done["report"]))
+            return {**done, "main": main, "missing_test_sets": missing}
         scored = [_scored(path, model, sets, config, say) for path, model in models.items()]
         corrupted = _corrupted(models, sets[main], config, say)
         images = sets[main].images
@@ -141,7 +150,7 @@ def evaluate(
             "mlflow_run_id": run.run_id,
             "config": config.model_dump(mode="json"),
         }
-        _track(run, config, metrics, plots, page)
+        _track(run, manifest["config"], metrics, plots, page)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
 
@@ -195,7 +204,7 @@ def _scored(
 
 
 def _track(
-    run: RunHandle, config: RunConfig, metrics: Mapping[str, Any], plots: Mapping[str, bytes], page: bytes
+    run: RunHandle, config: Mapping[str, Any], metrics: Mapping[str, Any], plots: Mapping[str, bytes], page: bytes
 ) -> None:
     numbers = {
         name: value
@@ -208,7 +217,7 @@ def _track(
     for group, found in (metrics["corruptions"] or {"groups": {}})["groups"].items():
         numbers |= {f"corruptions/{name}.{group}": value["mean"] for name, value in found.items() if name != "table"}
     run.log_metrics(numbers, step=0)
-    run.log_artifact("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    run.log_artifact("config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     run.log_artifact("report.html", page)
     for name, plot in plots.items():
         run.log_artifact(f"{name}.png", plot)

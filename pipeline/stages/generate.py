@@ -19,12 +19,13 @@ from pipeline.core.image_set import claim_image_set, each_summary, published_sha
 from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
+from pipeline.core.set_gallery import sample_page
 from pipeline.core.shard_range import shard_range
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage
 from pipeline.stages.preflight import check_storage, is_wanted, preflight
 from pipeline.stages.progress import Progress, most_common
-from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.prompts import tracked_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
@@ -66,7 +67,7 @@ def generate(
     check_machine(config.generate)
     whole = range(num_shards(len(recipe.classes), config.images_per_class, config.generate.shard_size))
     wanted = shard_range(shards, len(whole))
-    parts = ensure_prompt_table(config, recipe, store)["parts"]
+    parts = tracked_prompt_table(config, recipe, store)["parts"]
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
     done = published_shards(store, recipe.images_dir).intersection(wanted).difference(remake)
@@ -81,7 +82,7 @@ def generate(
     check_failures(config, recipe, store, failed.total(), len(wanted) * config.generate.shard_size, failed)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     made = 0
-    with tracked_run(config, store, "generate", recipe.id, params, {}) as run:
+    with tracked_run(config, store, "generate", recipe.id, params, {"build_prompts": recipe.id}) as run:
         if missing:
             worker = {"replace": retry_failed or bool(remake), "make_maker": make_maker}
             made = make_shards(
@@ -109,6 +110,8 @@ def generate(
         )
         hours = manifest["seconds"] * config.generate.num_actors / 3600
         run.set_tags({"synthclones.device": config.generate.device, "synthclones.worker_hours": f"{hours:.4f}"})
+        if made and run.uri is not None:
+            run.log_artifact("gallery.html", sample_page(config, store, recipe))
     check_failures(config, recipe, store, manifest["failed"], manifest["rows"], manifest["failure_reasons"])
     return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
 

@@ -26,7 +26,12 @@ Say = Callable[[str], object]
 def choose_trial(result: dict[str, Any], trial: str | None) -> dict[str, Any]:
     """The trial of that id, or the best one. Raises `InputError` when there is none such."""
     if trial is None:
-        best: dict[str, Any] = result["best"]
+        best: dict[str, Any] | None = result["best"]
+        if best is None:
+            raise InputError(
+                "no trial of this sweep gave a result, so there is none to promote; see its table.md, then run "
+                "`python -m tune.sweep` with --retry-failed"
+            )
         return best
     finished = {str(found["trial"]): found for found in result["trials"] if found["state"] == "finished"}
     if trial not in finished:
@@ -38,6 +43,11 @@ def choose_trial(result: dict[str, Any], trial: str | None) -> dict[str, Any]:
 def full_config(sweep: SweepConfig, base: RunConfig, trial: dict[str, Any]) -> RunConfig:
     """A run, then the sweep's `full` words, then the trial's settings. Raises `InputError`."""
     return lay_over(base, sweep.full, trial["point"])
+
+
+def promotion_seeds(searched: int, count: int) -> list[int]:
+    """Seeds of a promotion, without the search's own: its luck is a part of what was chosen."""
+    return [seed for seed in range(count + 1) if seed != searched][:count]
 
 
 def config_yaml(config: RunConfig, about: str) -> str:
@@ -53,7 +63,7 @@ def promote(
     store: Store,
     directory: str,
     trial: dict[str, Any],
-    seeds: Sequence[int],
+    num_seeds: int,
     say: Say,
 ) -> dict[str, Any]:
     """Train a trial's settings at full budget, score them, and write promotion.json, promotion.md and best.yaml.
@@ -65,29 +75,31 @@ def promote(
         store: the storage root.
         directory: of the sweep.
         trial: an entry of the sweep's result.
-        seeds: values of `train.seed`.
+        num_seeds: trainings, each with a seed that the search has not used.
         say: takes one line for each step.
 
     Returns:
         `estimate` (the sweep's accuracy), `validation` and `test` (mean, std, by seed), `estimate_off` (estimate less
-        validation mean), `test_off` (estimate less test mean), `config` (path of the YAML), `report`; JSON-able.
+        validation mean), `test_off` (estimate less test mean), `config` (path of the YAML), `models`, `best_model`
+        (by validation), `report`; JSON-able.
 
     Raises:
         InputError: as the stages.
         WorkError: as the stages; what is trained is kept.
     """
     config = full_config(sweep, base, trial)
+    seeds = promotion_seeds(config.train.seed, num_seeds)
+    runs = [config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}) for seed in seeds]
     path = f"{directory}/best.yaml"
     about = f"Trial {trial['trial']}: {describe_point(trial['point'])} (tune.promote)"
-    store.write_bytes(path, config_yaml(config, about).encode())
-    runs = [config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}) for seed in seeds]
+    store.write_bytes(path, config_yaml(runs[0], about).encode())
     group = config.train.data
     with ray_session():
-        if group == "synthetic":
+        if group != "real":
             ensure_images(config, store)
         from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
 
-        validation = load_validation(searched, sweep.validation, store, config.train)
+        validation = load_validation(searched, sweep.validation, store, config)
         slots = num_slots(config.train)
         by_seed: dict[int, float] = {}
         directories: dict[int, str] = {}
@@ -107,6 +119,7 @@ def promote(
         "test": {"mean": test["top1_mean"], "std": test["top1_std"]},
         "seeds": list(seeds),
         "models": [directories[seed] for seed in seeds],
+        "best_model": directories[max(by_seed, key=lambda seed: by_seed[seed])],
         "report": verdict["report"],
         "trial_epochs": trial["epochs"],
         "epochs": config.train.epochs,

@@ -18,6 +18,7 @@ from pipeline.core.image_set import check_row_format
 from pipeline.core.prompt_table import PromptRows
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import ROW_FORMAT
+from pipeline.stages.tracking import tracked_run
 
 MAX_PART_ROWS = 100_000
 """A part is built in memory (about 60 MB) and published in one write."""
@@ -71,6 +72,16 @@ def ensure_prompt_table(config: RunConfig, recipe: Recipe, store: Store) -> dict
         "config": config.model_dump(mode="json"),
     }
     store.write_json(f"{recipe.prompts_dir}/{MANIFEST}", manifest)
+    return manifest
+
+
+def tracked_prompt_table(config: RunConfig, recipe: Recipe, store: Store) -> dict[str, Any]:
+    """As `ensure_prompt_table`, as a run of MLflow's that an image set's run links to."""
+    params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
+    with tracked_run(config, store, "build_prompts", recipe.id, params, {}) as run:
+        manifest = ensure_prompt_table(config, recipe, store)
+        rows = manifest["rows"]
+        run.log_metrics({name: manifest[name] for name in ("distinct_prompts", "truncated_rows")}, rows)
     return manifest
 
 

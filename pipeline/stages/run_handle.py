@@ -163,8 +163,15 @@ def clean_name(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name)[:250]
 
 
+RETRIED = frozenset({401, 403, 408, 429})
+"""Answers that speak of the moment and not of the entry: a password being changed, a proxy's limit or timeout."""
+
+
 def _is_refusal(error: Exception) -> bool:
-    """Whether a server answered and said no (asking again would be answered alike)."""
+    """Whether a server answered and said no to this entry (asking again would be answered alike)."""
     from mlflow.exceptions import MlflowException
 
-    return isinstance(error, MlflowException) and int(error.get_http_status_code()) < 500
+    if not isinstance(error, MlflowException):
+        return False
+    status = int(error.get_http_status_code())
+    return status < 500 and status not in RETRIED

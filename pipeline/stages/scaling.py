@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.run_plan import load_clusters, plan_run
+from pipeline.core.image_set import published_shards, read_summaries
+from pipeline.core.run_plan import load_clusters, plan_run, what_happened
 from pipeline.core.scaling_law import fit_scaling_law
 from pipeline.core.scaling_report import REAL, Curve, advice, all_crossings, curve_facts, scaling_markdown, scaling_png
 from pipeline.core.study_config import TWIN_AXIS
@@ -17,7 +18,8 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
 
     Args:
         study: whose axes are recipes and whose settings are numbers of images.
-        cluster: of the cluster file, whose price an image has; None leaves prices out.
+        cluster: of the cluster file, whose price an image has, at the speed of the shards that are there; None leaves
+            prices out.
 
     Returns:
         The text for people and the figures, JSON-able.
@@ -36,6 +38,7 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
     study.store.write_bytes(f"{study.directory}/scaling.md", f"# {study.title}\n\n{text}".encode())
     study.store.write_json(f"{study.directory}/scaling.json", facts)
     study.store.write_bytes(f"{study.directory}/scaling.png", scaling_png(curves, study.title))
+    study.track("scaling.md", "scaling.json", "scaling.png")
     return text, facts
 
 
@@ -56,7 +59,11 @@ def _curve(study: Study, axis: str, cluster: str | None) -> Curve:
         return Curve(REAL, fit)
     usd = 0.0
     if cluster is not None:
-        config = cells[-1].config
-        plan = plan_run(config, study.recipe_of(config), load_clusters(), cluster)
+        config, clusters = cells[-1].config, load_clusters()
+        recipe = study.recipe_of(config)
+        shards = sorted(published_shards(study.store, recipe.images_dir))
+        made = read_summaries(study.store, recipe.images_dir, shards)
+        actual = what_happened(config, clusters, cluster, "on_demand", made) if made else None
+        plan = plan_run(config, recipe, clusters, cluster, actual=actual)
         usd = plan["usd"] / plan["images"]
     return Curve(axis, fit, usd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.machine import usable_cpus
 from pipeline.core.train_config import TrainConfig
 from pipeline.stages.runtime import belong_to
+from pipeline.stages.tracking import track_as_part
 from pipeline.stages.train import train
 
 
@@ -24,14 +26,15 @@ def num_slots(settings: TrainConfig) -> int:
     return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
 
 
-def _in_a_process(
-    work: Callable[[RunConfig, Store], dict[str, Any]], cluster: str | None, config: RunConfig, store: Store
-) -> dict[str, Any]:
+def _in_a_process(work: Callable[[], dict[str, Any]], cluster: str | None) -> dict[str, Any]:
     belong_to(cluster)
-    return work(config, store)
+    track_as_part()
+    return work()
 
 
-def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def train_side_by_side(
+    configs: Sequence[RunConfig], store: Store, slots: int, parent_run: str | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train every config, at most `slots` at a time, and yield (position, what `train` returned) as they end.
 
     Needs a running Ray session. A training that fails lets those that run end, then its error is raised; no further
@@ -43,7 +46,7 @@ def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -
     """
     if slots == 1:
         for position, config in enumerate(configs):
-            yield position, train(config, store)
+            yield position, train(config, store, parent_run=parent_run)
         return
     # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers.
     remote_train = ray.remote(num_cpus=0, max_retries=0)(_in_a_process)
@@ -53,7 +56,8 @@ def train_side_by_side(configs: Sequence[RunConfig], store: Store, slots: int) -
     while running or (waiting and failure is None):
         while waiting and failure is None and len(running) < slots:
             position, config = waiting.pop(0)
-            running[remote_train.remote(train, cluster_address(), config, store)] = position
+            work = partial(train, config, store, parent_run=parent_run)
+            running[remote_train.remote(work, cluster_address())] = position
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         position = running.pop(done)
         try:

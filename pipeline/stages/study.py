@@ -6,20 +6,24 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
 from pipeline.core.study_sets import CORRUPTED, TOP5, sets_csv, sets_markdown
 from pipeline.stages.generate import generate
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.side_by_side import num_slots, train_side_by_side
+from pipeline.stages.tracking import tracked_run
 
 if TYPE_CHECKING:
     from pipeline.core.test_set_opening import OpenSet
@@ -170,9 +174,24 @@ class Study:
             self._train(trials, say, slots)
         if not self.missing():
             self.write_pages(say)
+        self.track("table.md", "table.csv", "plot.png")
+
+    def _tracked(self, *, optional: bool = False) -> AbstractContextManager[RunHandle]:
+        """The study's MLflow run, the same one for every call."""
+        first = self.plan.cells[0].config
+        params = {"cells": len(self.plan.cells), "trainings": len(self.plan.trials()), "seeds": self.plan.seeds}
+        key = content_hash(self.directory)[:ID_LENGTH]
+        return tracked_run(first, self.store, "study", key, params, {}, optional=optional)
+
+    def track(self, *names: str) -> None:
+        """Keep files of the study's folder with its MLflow run; nothing is raised when that cannot be."""
+        with self._tracked(optional=True) as run:
+            run.set_tags({"synthclones.study": self.directory})
+            for name in names:
+                run.log_artifact(name, self.store.read_bytes(f"{self.directory}/{name}"))
 
     def _train(self, trials: Sequence[Trial], say: Say, slots: int | None) -> None:
-        with ray_session():
+        with self._tracked() as run, ray_session():
             for config in self._image_sets(trials):
                 images = generate(config, self.store)
                 template, guidance = config.recipe.template, config.recipe.guidance_scale
@@ -180,19 +199,20 @@ class Study:
                 say(f"images of {about}: {images['ok']} ok")
             configs = [cell.trial(seed) for cell, seed in trials]
             at_once = slots or num_slots(configs[0].train)
-            for done, (position, model) in enumerate(train_side_by_side(configs, self.store, at_once), start=1):
+            trained = train_side_by_side(configs, self.store, at_once, run.run_id)
+            for done, (position, model) in enumerate(trained, start=1):
                 trial = trials[position]
-                line = self._score(trial, model, say)
+                line = self._score(trial, model, say, run.run_id)
                 self._keep(line)
                 self.write_table()
                 say(f"{done}/{len(trials)} {trial[0].name}, seed {trial[1]}: top-1 {line['top1']:.4f}")
 
-    def _score(self, trial: Trial, model: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    def _score(self, trial: Trial, model: Mapping[str, Any], say: Say, parent_run: str | None) -> dict[str, Any]:
         from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
 
         cell, seed = trial
         group = cell.config.train.data
-        verdict = evaluate(cell.trial(seed), self.store, {group: [model["model_dir"]]}, say)
+        verdict = evaluate(cell.trial(seed), self.store, {group: [model["model_dir"]]}, say, parent_run)
         if verdict["report_id"] != self.reports[trial]:
             raise WorkError(
                 f"the test sets changed while the study ran ({verdict['main']} is scored now); run it again"

@@ -6,14 +6,16 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
 
-from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH, content_hash
+from pipeline.core.lease import LeaseTiming, lease
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.search_space import as_point, check_space, grid
@@ -33,13 +35,15 @@ from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shared_images import ImageBill, ensure_images
-from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob
+from pipeline.stages.sweep_runs import settle_runs
+from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SLOT_S, SweepJob
 from pipeline.stages.sweep_tuner import build_tuner, cluster_slots
 from pipeline.stages.tracking import tracked_run
-from pipeline.stages.train import drop_checkpoints
 from pipeline.stages.trial_workers import start_trial_workers
 
 Say = Callable[[str], object]
+LEASE_TIMING = LeaseTiming(heartbeat_s=2.0, ttl_s=20.0)
+"""Of the sweep's own lease: two drivers would write one another's state. After a kill the next one waits so long."""
 
 
 class Sweep:
@@ -67,16 +71,20 @@ class Sweep:
         config = base.model_dump(mode="json", exclude={"tracking"})
         self.identity = {"sweep": settings.model_dump(mode="json"), "config": config}
         self.id = content_hash([name, self.identity])[:ID_LENGTH]
+        self.begun = self._read_begun()
+
+    def _read_begun(self) -> float | None:
+        """When the sweep began, seconds since 1970; None when it has not. Raises `InputError`."""
         path = f"{self.directory}/{IDENTITY}"
-        self.begun: float | None = None
-        if store.exists(path):
-            found = store.read_json(path)
-            if found["id"] != self.id:
-                raise InputError(
-                    f"{store.uri(self.directory)} was begun with another space or preset; give --name NEW, or the same "
-                    "options as before"
-                )
-            self.begun = found["begun"]
+        if not self.store.exists(path):
+            return None
+        found = self.store.read_json(path)
+        if found["id"] != self.id:
+            raise InputError(
+                f"{self.store.uri(self.directory)} was begun with another space or preset; give --name NEW, or the "
+                "same options as before"
+            )
+        return float(found["begun"])
 
     def result(self) -> dict[str, Any] | None:
         """The answer, when the sweep has ended."""
@@ -97,45 +105,64 @@ class Sweep:
 
         Raises:
             InputError: no trial fits the cluster, or the validation images are not there.
-            WorkError: no trial gave a result.
+            WorkError: no trial gave a result, now or when the sweep ended.
         """
         before = self.result()
         if before is not None and not (retry_failed and before["failed"]):
-            return before
+            self._track_again(before)
+            return _answered(before)
         check_machine(self.base.generate)
+        path = f"{self.directory}/lease"
+        if self.store.list_names(path):
+            say(f"another call holds {self.store.uri(path)}, or was killed: waiting for it to end or to be silent")
+        with lease(self.store, path, timing=LEASE_TIMING):
+            found = self.result()
+            is_new = found is not None and found != before  # another call ended it meanwhile
+            facts = found if found is not None and is_new else self._search(say, slots, retry_failed=retry_failed)
+        return _answered(facts)
+
+    def _search(self, say: Say, slots: int | None, *, retry_failed: bool) -> dict[str, Any]:
         config = SweepJob(self.settings, self.base, self.store).config({})
         with ray_session(local_cpus(config.generate)):
             at_once = min(slots or self.num_trials, cluster_slots(config), self.num_trials)
-            params = {**self.settings.model_dump(mode="json", exclude={"space"}), "trials": self.num_trials}
-            params |= {f"space.{key}": json.dumps(value) for key, value in self.identity["sweep"]["space"].items()}
-            with tracked_run(self.base, self.store, "sweep", self.id, params, {}) as run:
-                run.set_tags({"mlflow.source.name": "python -m tune.sweep", "synthclones.sweep": self.name})
+            with self._tracked() as run:
                 job = SweepJob(self.settings, self.base, self.store, run.run_id)
                 self._begin()
                 self._prepare_validation(job)
                 say(f"{self.num_trials} trials, {at_once} at a time")
                 start = time.time()
-                workers = start_trial_workers()
+                workers = start_trial_workers(at_once)
                 try:
                     results = build_tuner(job, self.directory, self.points, at_once, retry_failed=retry_failed).fit()
+                    trial_s = ray.get(workers.held_s.remote())
                 finally:
                     ray.kill(workers)
                 wall_s = time.time() - start
                 trials = [self._trial(job, found) for found in (results[i] for i in range(len(results)))]
                 if len(trials) < self.num_trials or any(trial.state == "unfinished" for trial in trials):
                     raise KeyboardInterrupt  # Ray Tune makes a clean end of it, and says nothing
-                # Trials of earlier calls filled no slot of this one.
-                trial_s = sum(trial.seconds for trial in trials if trial.ended >= start)
                 use = {"slots": at_once, "wall_s": wall_s, "trial_s": trial_s, "slot_use": trial_s / wall_s / at_once}
                 facts = self._facts(job, trials) | use
-                self._close_runs(job, trials)
+                settle_runs(job, trials, self.name)
                 self._write(trials, facts)
                 self._track(run, facts)
-        if facts["best"] is None:
-            raise WorkError(f"none of the {len(trials)} trials gave a result; first reason: {trials[0].reason}")
         return facts
 
+    def _tracked(self, *, optional: bool = False) -> AbstractContextManager[RunHandle]:
+        params = {**self.settings.model_dump(mode="json", exclude={"space"}), "trials": self.num_trials}
+        params |= {f"space.{key}": json.dumps(value) for key, value in self.identity["sweep"]["space"].items()}
+        return tracked_run(self.base, self.store, "sweep", self.id, params, {}, optional=optional)
+
+    def _track_again(self, facts: dict[str, Any]) -> None:
+        """What a lost MLflow server missed of an ended sweep; points that are there stay."""
+        with self._tracked(optional=True) as run:
+            if run.run_id is not None:
+                job = SweepJob(self.settings, self.base, self.store, run.run_id)
+                settle_runs(job, [TrialResult(**trial) for trial in facts["trials"]], self.name)
+            self._track(run, facts)
+
     def _begin(self) -> None:
+        self.begun = self._read_begun()
         if self.begun is None:
             self.begun = time.time()
             about = {"id": self.id, "begun": self.begun, "name": self.name, **self.identity}
@@ -145,23 +172,25 @@ class Sweep:
         settings = self.settings.validation
         if settings.source == "synthetic":
             ensure_images(synthetic_validation(job.base, settings), self.store)
-        load_validation(job.base, settings, self.store, job.config({}).train)
+        load_validation(job.base, settings, self.store, job.config({}))
 
     def _trial(self, job: SweepJob, found: Any) -> TrialResult:
         metrics = found.metrics or {}
         point = as_point(self.settings, found.config)
-        reason, model_dir, images_per_class = "", "", 0
+        reason, model_dir, images_per_class, epochs = "", "", 0, 0
         try:
             config = job.config(point)
-            images_per_class = config.images_per_class
+            images_per_class, epochs = config.images_per_class, config.train.epochs
             model_dir = model_directory(model_identity(config, resolve_recipe(config))[1])
         except InputError as error:
             reason = str(error)
-        state: State = "finished" if store_has(self.store, model_dir) else "stopped early"
+        state: State = "stopped early"
         if found.error is not None:
             state, reason = "failed", reason or last_line(found.error)
         elif not metrics.get("done"):
             state = "unfinished"
+        elif metrics.get(EPOCH, 0) >= epochs:  # only the trial itself tells of the last epoch, when its model is there
+            state = "finished"
         return TrialResult(
             trial=found.path.rpartition("/")[2],
             state=state,
@@ -170,7 +199,7 @@ class Sweep:
             epochs=int(metrics.get(EPOCH, 0)),
             accuracy=metrics.get(ACCURACY),
             cost=metrics.get(COST),
-            seconds=float(metrics.get("time_total_s", 0.0)),
+            seconds=float(metrics.get(SLOT_S, 0.0)),
             ended=float(metrics.get("timestamp", 0.0)),
             model_dir=model_dir,
             reason=reason,
@@ -180,8 +209,8 @@ class Sweep:
         assert self.begun is not None
         bill = ImageBill(self.begun)
         for trial in trials:
-            if trial.model_dir and self.base.train.data == "synthetic":
-                bill.add(job.config(trial.point), self.store)
+            if trial.model_dir and (config := job.config(trial.point)).train.data != "real":
+                bill.add(config, self.store)
         best = best_trial(trials)
         count = {
             state: sum(trial.state == state for trial in trials) for state in ("finished", "stopped early", "failed")
@@ -199,15 +228,6 @@ class Sweep:
             **bill.facts(),
         }
 
-    def _close_runs(self, job: SweepJob, trials: Sequence[TrialResult]) -> None:
-        """End what a stopped trial left: its MLflow run and its checkpoints."""
-        for trial in trials:
-            if trial.state == "stopped early":
-                config = job.config(trial.point)
-                with tracked_run(config, self.store, "train", trial.model_dir.rpartition("/")[2], {}, {}) as run:
-                    run.set_tags({"synthclones.stopped_early": f"after epoch {trial.epochs}, by sweep {self.name}"})
-                drop_checkpoints(self.store, trial.model_dir)
-
     def _write(self, trials: Sequence[TrialResult], facts: dict[str, Any]) -> None:
         """table.md, table.csv, plot.png and, last, result.json."""
         title, settings = f"Sweep {self.name}", self.settings.validation
@@ -219,6 +239,7 @@ class Sweep:
         self.store.write_json(f"{self.directory}/{RESULT}", facts)
 
     def _track(self, run: RunHandle, facts: dict[str, Any]) -> None:
+        run.set_tags({"mlflow.source.name": "python -m tune.sweep", "synthclones.sweep": self.name})
         numbers = {key: value for key, value in facts.items() if isinstance(value, int | float)}
         best = facts["best"]
         if best is not None:
@@ -228,9 +249,15 @@ class Sweep:
             run.log_artifact(name, self.store.read_bytes(f"{self.directory}/{name}"))
 
 
-def store_has(store: Store, model_dir: str) -> bool:
-    """Whether a model is published."""
-    return bool(model_dir) and store.exists(f"{model_dir}/{MANIFEST}")
+def _answered(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of an ended sweep. Raises `WorkError` when no trial gave a result."""
+    if facts["best"] is None:
+        reason = next((trial["reason"] for trial in facts["trials"] if trial["reason"]), "none is known")
+        raise WorkError(
+            f"none of the {len(facts['trials'])} trials gave a result; first reason: {reason}; mend it and run the "
+            "same command with --retry-failed"
+        )
+    return facts
 
 
 def last_line(error: BaseException) -> str:

@@ -7,10 +7,13 @@ Its pool of actors and its training workers reserve theirs, one after the other,
 from __future__ import annotations
 
 import logging
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -32,6 +35,11 @@ from pipeline.stages.worker_job import Watch
 
 ACCURACY, COST, EPOCH = "val_accuracy", "cost", "epoch"
 """Metrics of a trial after every epoch: on the validation images, device seconds so far, epochs done."""
+PROJECTED_COST = "projected_cost"
+"""Device seconds to the last epoch at the speed so far, which a search looks at: a trial that is stopped early has
+spent less than its settings cost."""
+SLOT_S = "slot_s"
+"""Seconds since the trial has its slot."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +79,35 @@ class EpochReport(TuneReportCallback):
     Args:
         image_s: device seconds of the trial's images.
         train: the trial's training.
+        begun: when the trial got its slot, seconds since 1970.
     """
 
-    def __init__(self, image_s: float, train: TrainConfig) -> None:
+    def __init__(self, image_s: float, train: TrainConfig, begun: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._image_s = image_s
         self._train = train
+        self._begun = begun
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
         """Called by Ray Train's controller with what every worker reported, rank 0 first."""
         first = metrics[0]
         if first[EPOCH] < self._train.epochs:
-            cost = self._image_s + first["training_seconds"] * self._train.num_workers
-            self._training_actor_item_queue.put(epoch_facts(first, cost))
+            facts = epoch_facts(first, self._image_s, first["training_seconds"], self._train, self._begun)
+            self._training_actor_item_queue.put(facts)
 
 
-def epoch_facts(metrics: Mapping[str, float], cost: float) -> dict[str, float]:
-    """What Tune is told of an epoch."""
+def epoch_facts(
+    metrics: Mapping[str, float], image_s: float, training_s: float, train: TrainConfig, begun: float
+) -> dict[str, float]:
+    """What Tune is told of an epoch; `training_s` is the time of training to the end of it."""
+    spent = training_s * train.num_workers
     names = (EPOCH, ACCURACY, "val_loss", "accuracy", "loss")
-    return {**{name: metrics[name] for name in names}, COST: cost}
+    return {
+        **{name: metrics[name] for name in names},
+        COST: image_s + spent,
+        PROJECTED_COST: image_s + spent * train.epochs / metrics[EPOCH],
+        SLOT_S: time.time() - begun,
+    }
 
 
 def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
@@ -102,22 +120,28 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # a line per execution says nothing to a user
     config = job.config(as_point(job.sweep, suggested))
     recipe = resolve_recipe(config)
-    image_s = 0.0
-    if config.train.data == "synthetic":
-        ensure_images(config, job.store)
-        image_s = device_seconds(config, image_summaries(config, recipe, job.store))
-    validation = load_validation(job.base, job.sweep.validation, job.store, config.train)
-    report = EpochReport(image_s, config.train)
     trial = tune.get_context().get_trial_id()
-    told = WorkersTold(begin_trial(trial), trial)
-    watch = Watch(validation, job.validation_id, [report, told], job.parent_run)
-    model_dir = model_directory(model_identity(config, recipe)[1])
-    with lease(job.store, f"{model_dir}/lease"):  # two trials may be one and the same training
-        model = train(config, job.store, watch)
-    last = read_metrics(job.store, model_dir)[-1]
-    if model.get("validation") != job.validation_id:  # trained before, by another job
-        last |= score(job.store, model_dir, validation)
-    tune.report(epoch_facts(last, image_s + model["seconds"] * config.train.num_workers))
+    keeper = begin_trial(trial)
+    validation = load_validation(job.base, job.sweep.validation, job.store, config)
+    ray.get(keeper.take_slot.remote(trial))
+    begun, image_s = time.time(), 0.0
+    try:
+        if config.train.data != "real":
+            ensure_images(config, job.store)
+            image_s = device_seconds(config, image_summaries(config, recipe, job.store))
+        callbacks = [EpochReport(image_s, config.train, begun), WorkersTold(keeper, trial)]
+        watch = Watch(validation, job.validation_id, callbacks)
+        model_dir = model_directory(model_identity(config, recipe)[1])
+        key = uuid.uuid4().hex
+        ray.get(keeper.keep_lease.remote(trial, job.store, f"{model_dir}/lease", key))
+        with lease(job.store, f"{model_dir}/lease", key=key):  # two trials may be one and the same training
+            model = train(config, job.store, watch, job.parent_run)
+        last = read_metrics(job.store, model_dir)[-1]
+        if model.get("validation") != job.validation_id:  # trained before, by another job
+            last |= score(job.store, model_dir, validation)
+    finally:
+        ray.get(keeper.release.remote(trial))
+    tune.report(epoch_facts(last, image_s, model["seconds"], config.train, begun))
 
 
 def score(store: Store, model_dir: str, validation: Arrays) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from fnmatch import fnmatch
 from functools import partial
 from typing import Any
 
@@ -17,15 +18,19 @@ import ray
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
+from pipeline.core.artifact import Store
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.search_space import GRID, Point, suggest
 from pipeline.core.sweep_config import SweepConfig
 from pipeline.stages.runtime import belong_to
-from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SweepJob, run_trial
+from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, PROJECTED_COST, SweepJob, run_trial
+from pipeline.stages.tracking import track_as_part
 from pipeline.stages.trial_workers import release_trial
 
 EXPERIMENT = "tune"
@@ -48,10 +53,30 @@ class TrialLines(tune.Callback):
             flush=True,
         )
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """Called by Ray Tune when a trial failed and will be started again."""
+        release_trial(trial.trial_id)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """Called by Ray Tune."""
         release_trial(trial.trial_id)
         print(f"sweep: trial {trial.trial_id} failed", flush=True)
+
+
+class Limiter(ConcurrencyLimiter):
+    """Ray's, but a restored one keeps the number that it was made with: a resumed sweep may have other slots."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Called by Ray Tune with what the search was."""
+        super().set_state({**state, "max_concurrent": self.max_concurrent})
+
+
+class GridPoints(BasicVariantGenerator):
+    """As `Limiter`, for a grid."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Called by Ray Tune with what the search was."""
+        super().set_state({**state, "max_concurrent": self.max_concurrent})  # type: ignore[no-untyped-call]
 
 
 def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, *, retry_failed: bool) -> tune.Tuner:
@@ -61,34 +86,41 @@ def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, 
         job: the sweep.
         directory: of the sweep under the root.
         points: of a grid; empty for a search.
-        slots: trials at a time.
+        slots: trials that make images or train at a time; one more waits, its process started.
         retry_failed: start failed trials of the one that is there again.
+
+    Raises:
+        WorkError: what is there of Ray Tune's state is damaged.
     """
     cluster = cluster_address()
 
     def trial(config: dict[str, Any]) -> None:
         belong_to(cluster)
+        track_as_part()
         run_trial(job, config)
 
     trainable = tune.with_resources(trial, tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY_BYTES}]))
     file_system, path = job.store.filesystem(f"{directory}/{EXPERIMENT}")
-    if tune.Tuner.can_restore(path, storage_filesystem=file_system):
-        return tune.Tuner.restore(
+    stopping = job.sweep.early_stopping
+    settings = tune.TuneConfig(
+        search_alg=GridPoints(max_concurrent=slots + 1) if points else Limiter(search(job.sweep), slots + 1),
+        scheduler=None if stopping is None else asha(job),
+        num_samples=1 if points else job.sweep.num_trials,
+        reuse_actors=stopping is None,  # a stopped trial's process must end: its training ends with it
+        trial_name_creator=trial_name,
+        trial_dirname_creator=trial_name,
+    )
+    if has_state(job.store, f"{directory}/{EXPERIMENT}"):
+        tuner = tune.Tuner.restore(
             path, trainable, resume_unfinished=True, restart_errored=retry_failed, storage_filesystem=file_system
         )
-    stopping = job.sweep.early_stopping
+        assert tuner._local_tuner is not None
+        tuner._local_tuner._tune_config = settings  # its pickle has the slots of the first call
+        return tuner
     return tune.Tuner(
         trainable,
         param_space={GRID: tune.grid_search([json.dumps(point) for point in points])} if points else {},
-        tune_config=tune.TuneConfig(
-            search_alg=None if points else search(job.sweep),
-            scheduler=None if stopping is None else asha(job),
-            num_samples=1 if points else job.sweep.num_trials,
-            max_concurrent_trials=slots,
-            reuse_actors=stopping is None,  # a stopped trial's process must end: its training ends with it
-            trial_name_creator=trial_name,
-            trial_dirname_creator=trial_name,
-        ),
+        tune_config=settings,
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=path.rpartition("/")[0],
@@ -98,6 +130,12 @@ def build_tuner(job: SweepJob, directory: str, points: list[Point], slots: int, 
             verbose=0,
         ),
     )
+
+
+def has_state(store: Store, folder: str) -> bool:
+    """Whether Ray Tune can go on: its settings are written seconds before its first trials. Raises `WorkError`."""
+    states = [name for name in store.list_names(folder) if fnmatch(name, "experiment_state-*.json")]
+    return bool(states) and bool(store.read_json(f"{folder}/{max(states)}")["trial_data"])
 
 
 def trial_name(trial: Any) -> str:
@@ -123,7 +161,7 @@ def search(sweep: SweepConfig) -> OptunaSearch:
     metric: str | list[str] = ACCURACY
     mode: str | list[str] = "max"
     if "cost" in sweep.objectives:
-        metric, mode = [ACCURACY, COST], ["max", "min"]
+        metric, mode = [ACCURACY, PROJECTED_COST], ["max", "min"]
     return OptunaSearch(partial(suggest, sweep), metric=metric, mode=mode, sampler=sampler)
 
 

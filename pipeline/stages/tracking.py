@@ -6,14 +6,16 @@ the training write. While a server is away, points wait in memory and are sent w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.credentials import covered, covered_in
+from pipeline.core.credentials import covered
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import content_hash
@@ -23,6 +25,10 @@ from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import MAX_VALUE_LENGTH, RunHandle, clean_name, mlflow_client
 
 MAX_BATCH = 100  # parameters of one MLflow request
+_TRAININGS = "tags.`synthclones.job` = 'train'"
+logger = logging.getLogger(__name__)
+_is_part = False
+_is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
 
 Parents = Mapping[str, str | Sequence[str]]
 
@@ -35,6 +41,9 @@ def tracked_run(
     artifact_id: str,
     params: Mapping[str, Any],
     parents: Parents,
+    *,
+    parent_run: str | None = None,
+    optional: bool = False,
 ) -> Iterator[RunHandle]:
     """The MLflow run of one job on one artifact, the same one however often the job is resumed.
 
@@ -45,6 +54,10 @@ def tracked_run(
         artifact_id: id of the artifact that the job makes.
         params: what decided the result; mappings become dotted names. Kept from the run's first start.
         parents: artifact id(s) that were read, by the job that made them, e.g. {"generate": recipe.id}.
+        parent_run: MLflow run of a sweep or study that this one is shown under.
+        optional: go on without a run, with a warning, where there would be an `InputError`. So does everything below
+            a parent run, inside another `tracked_run` and in a process of `track_as_part`: what they belong to has
+            begun and costs hours.
 
     Raises:
         InputError: the server or database cannot be used at the start. Later nothing is raised.
@@ -52,17 +65,17 @@ def tracked_run(
     if not config.tracking.enabled:
         yield RunHandle(None, None)
         return
-    uri = tracking_uri(config.tracking, store)
+    optional = optional or parent_run is not None or _is_part or _is_inside.get()
     try:
-        run = _start(uri, config.tracking.experiment, store, job, artifact_id, flatten(params), parents)
-    except InputError:
-        raise
-    except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
-        why = covered_in(one_line(error), uri)
-        raise InputError(
-            f"MLflow at {covered(uri)!r} cannot be used: {why}; start the server, mend "
-            "tracking.uri or MLFLOW_TRACKING_URI, or give --set tracking.enabled=false"
-        ) from error
+        run = _started(config, store, job, artifact_id, flatten(params), parents)
+    except InputError as error:
+        if not optional:
+            raise
+        logger.warning("%s %s is not in MLflow: %s", job, artifact_id, error)
+        run = RunHandle(None, None)
+    if parent_run is not None:
+        run.set_tags({"mlflow.parentRunId": parent_run})
+    outside = _is_inside.set(True)
     try:
         yield run
     except (KeyboardInterrupt, SystemExit):
@@ -71,7 +84,31 @@ def tracked_run(
     except BaseException:
         run.end("FAILED")
         raise
+    finally:
+        _is_inside.reset(outside)
     run.end("FINISHED")
+
+
+def track_as_part() -> None:
+    """Called first by a process that does a part of another one's job: it makes no database and ends no work."""
+    global _is_part  # noqa: PLW0603 - it is what the whole process is
+    _is_part = True
+
+
+def _started(
+    config: RunConfig, store: Store, job: str, artifact_id: str, params: dict[str, Any], parents: Parents
+) -> RunHandle:
+    uri = tracking_uri(config.tracking, store)
+    try:
+        return _start(uri, config.tracking.experiment, store, job, artifact_id, params, parents)
+    except InputError:
+        raise
+    except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
+        why = covered_in(one_line(error), uri)
+        raise InputError(
+            f"MLflow at {covered(uri)!r} cannot be used: {why}; start the server, mend "
+            "tracking.uri or MLFLOW_TRACKING_URI, or give --set tracking.enabled=false"
+        ) from error
 
 
 def _start(
@@ -84,6 +121,8 @@ def _start(
     parents: Parents,
 ) -> RunHandle:
     if uri.startswith(SQLITE):
+        if _is_part and not sqlite_path(uri).exists():
+            raise FileNotFoundError(f"{sqlite_path(uri)} is not on this machine")
         sqlite_path(uri).parent.mkdir(parents=True, exist_ok=True)
     elif "://" in uri and not _is_server(uri):
         _connect_once(uri)
@@ -114,6 +153,51 @@ def find_run(config: RunConfig, store: Store, job: str, artifact_id: str) -> Any
     client = mlflow_client(tracking_uri(config.tracking, store))
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     return experiment and _find(client, experiment.experiment_id, _run_key(job, artifact_id, store))
+
+
+def model_of_run(config: RunConfig, store: Store, run: str) -> str:
+    """Directory of the model that a run of MLflow's trained.
+
+    Args:
+        config: its `tracking` says where.
+        store: the storage root.
+        run: id or name.
+
+    Raises:
+        InputError: MLflow cannot be used, or has no such training, or several.
+    """
+    uri = tracking_uri(config.tracking, store)
+    found: list[Any] = []
+    if config.tracking.enabled and not (uri.startswith(SQLITE) and not sqlite_path(uri).exists()):
+        try:
+            client = mlflow_client(uri)
+            if experiment := client.get_experiment_by_name(config.tracking.experiment):
+                runs = client.search_runs([experiment.experiment_id], _TRAININGS, max_results=10_000)
+                found = [one for one in runs if run in (one.info.run_id, one.info.run_name)]
+        except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
+            why = covered_in(one_line(error), uri)
+            message = f"models/{run} is not there, and MLflow at {covered(uri)!r} cannot be used: {why}"
+            raise InputError(message) from error
+    if len(found) != 1:
+        several = f"{len(found)} trainings" if found else "no training"
+        raise InputError(
+            f"models/{run} is not there, and experiment {config.tracking.experiment!r} of MLflow at {covered(uri)!r} has "
+            f"{several} of that run id or name; give a directory name under models/, or a run's id"
+        )
+    return f"models/{found[0].data.tags['synthclones.artifact_id']}"
+
+
+def end_run(config: RunConfig, store: Store, job: str, artifact_id: str, status: str) -> None:
+    """Close a run that its process could not close; one that is not there or closed is left alone. Never raises."""
+    if not config.tracking.enabled:
+        return
+    try:
+        found = find_run(config, store, job, artifact_id)
+    except Exception as error:  # noqa: BLE001 - whatever MLflow's clients raise; the work itself is done
+        logger.warning("%s %s keeps its state in MLflow: %s", job, artifact_id, one_line(error))
+        return
+    if found is not None and found.info.status == "RUNNING":
+        RunHandle(tracking_uri(config.tracking, store), found.info.run_id).end(status)
 
 
 def _is_server(uri: str) -> bool:

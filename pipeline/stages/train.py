@@ -59,13 +59,14 @@ class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy 
         return [callback for callback in callbacks if type(callback).__name__ != "PlacementGroupCleanerCallback"]
 
 
-def train(config: RunConfig, store: Store, watch: Watch | None = None) -> dict[str, Any]:
+def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_run: str | None = None) -> dict[str, Any]:
     """Train the classifier of a config, go on with an interrupted training of it, or find it finished.
 
     Args:
         config: of the run; `train.data` chooses the image set of its recipe or the real twin.
         store: the storage root. The model goes to `models/<id>/`, its manifest last.
         watch: a search that follows it.
+        parent_run: MLflow run of a sweep or study that this training is a part of; None without one.
 
     Returns:
         The model's manifest with `model_dir`, `existing` (nothing was to do) and `mlflow_run_id`; JSON-able.
@@ -82,12 +83,11 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None) -> dict[s
     if data is not None:
         check_machine(config)
         check_batches(config.train, data.num_images)
-    parents = {} if config.train.data == "real" else {"generate": recipe.id}
+    of_images = {} if config.train.data == "real" else {"recipe": config.recipe.model_dump(mode="json")}
+    parents = {"generate": recipe.id} if of_images else {}
     rest = config.train.model_dump(mode="json", include=set(WHERE_AND_HOW | OF_REAL_DATA))  # all others are in identity
-    params = {**identity, "where_and_how": rest}
-    with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents) as run:
-        if watch is not None and watch.parent_run is not None:
-            run.set_tags({"mlflow.parentRunId": watch.parent_run})
+    params = {**identity, **of_images, "where_and_how": rest}
+    with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run) as run:
         if data is not None:
             weights_sha256 = fit(config, recipe, store, model_dir, data, run, watch)
             seen = {} if watch is None else {"validation": watch.validation_id}

@@ -84,17 +84,19 @@ def transfer(
     }
     transfer_id = content_hash(identity)[:ID_LENGTH]
     directory = f"transfer/{transfer_id}"
-    if store.exists(f"{directory}/{MANIFEST}"):
-        done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
-        return done
+    existing = store.exists(f"{directory}/{MANIFEST}")
     params = {**protocol, "sets": ", ".join(found.name for found in sets)}
     parents = {"train": [encoder.id for encoder in encoders if encoder.model_dir]}
-    with tracked_run(config, store, "transfer", transfer_id, params, parents) as run:
+    with tracked_run(config, store, "transfer", transfer_id, params, parents, optional=existing) as run:
+        if existing:  # its numbers once more, for what a lost server missed
+            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+            _track(run, done["config"], store.read_json(done["metrics"])["rows"])
+            return done
         runs = [item for found in sets for encoder in encoders for item in _probed(config, store, encoder, found, say)]
         groups = summary(runs, {found.name: found.group for found in sets})
         metrics = {"protocol": protocol, "sets": [_about(found) for found in sets], "missing": missing, "rows": groups}
         store.write_json(f"{directory}/metrics.json", metrics)
-        manifest = {
+        manifest: dict[str, Any] = {
             "kind": "transfer",
             "transfer_id": transfer_id,
             "identity": identity,
@@ -105,7 +107,7 @@ def transfer(
             "mlflow_run_id": run.run_id,
             "config": config.model_dump(mode="json"),
         }
-        _track(run, config, groups)
+        _track(run, manifest["config"], groups)
         store.write_json(f"{directory}/{MANIFEST}", manifest)
     return manifest
 
@@ -198,9 +200,9 @@ def _about(found: TransferSet) -> dict[str, Any]:
     }
 
 
-def _track(run: RunHandle, config: RunConfig, groups: Sequence[dict[str, Any]]) -> None:
+def _track(run: RunHandle, config: dict[str, Any], groups: Sequence[dict[str, Any]]) -> None:
     numbers = {f"{row['group']}/{name}": cell["top1_mean"] for row in groups for name, cell in row["sets"].items()}
     numbers |= {f"{row['group']}/top1_mean": row["top1_mean"] for row in groups}
     numbers |= {f"{row['group']}/log_odds_mean": row["log_odds_mean"] for row in groups}
     run.log_metrics(numbers, step=0)
-    run.log_artifact("config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    run.log_artifact("config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

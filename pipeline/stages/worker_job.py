@@ -26,13 +26,11 @@ class Watch:
         validation: images and labels that the network is scored on after every epoch.
         validation_id: names them in the model's manifest.
         callbacks: of Ray Train (`ray.train.UserCallback`).
-        parent_run: MLflow run of the search, which the training's run is shown under; None without tracking.
     """
 
     validation: Arrays
     validation_id: str
     callbacks: Sequence[Any] = ()
-    parent_run: str | None = None
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,16 @@ def test_a_refused_entry_does_not_hold_up_the_others():
     assert receiver.got == [2]
 
 
+def test_a_refusal_after_a_gap_is_told_too(caplog: pytest.LogCaptureFixture):
+    box, receiver = outbox(), Receiver()
+    receiver.error = ConnectionError("away")
+    put(box, receiver, 1)
+    receiver.error = ValueError("no")
+    with caplog.at_level(logging.WARNING):
+        put(box, receiver, 2)
+    assert "receiver refused an entry, which is left out (no)" in [r.getMessage() for r in caplog.records]
+
+
 def test_one_warning_for_a_long_gap(caplog: pytest.LogCaptureFixture):
     box, receiver = outbox(), Receiver()
     receiver.error = ConnectionError("away\nfor long")

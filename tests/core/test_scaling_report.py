@@ -50,6 +50,13 @@ def test_the_advice_takes_the_best_at_each_budget_and_changes_at_the_crossing() 
     assert {line["best"] for line in lines} == {"late", "early"}
 
 
+def test_one_seed_has_no_spread_to_be_sure_by() -> None:
+    laws = {"fast": FAST, "slow": SLOW}
+    alone = [Curve(name, fit_scaling_law({n: [law.accuracy(n)] for n in SIZES})) for name, law in laws.items()]
+    assert {line["sure"] for line in advice(alone)} == {None}
+    assert "%" not in scaling_markdown(alone).split("| sure |")[1]
+
+
 def test_real_images_are_no_choice() -> None:
     assert {line["best"] for line in advice([curve(REAL, FAST), curve("slow", SLOW)])} == {"slow"}
     assert advice([curve(REAL, FAST)]) == []

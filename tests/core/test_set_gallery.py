@@ -10,8 +10,9 @@ import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError
+from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import FAILED
-from pipeline.core.set_gallery import SEARCH_HASH, write_gallery
+from pipeline.core.set_gallery import SEARCH_HASH, sample_page, write_gallery
 from tests.image_sets import small_config, write_image_set
 
 
@@ -49,6 +50,13 @@ def test_the_index_leads_to_every_class_and_shows_one_image_of_it(made) -> None:
     assert len(set(links)) == 10 and all(f'id="{wnid}"' in page for wnid in links)
     assert index.count("<img") == 9 and index.count("no image") == 1
     assert summary["bytes"] == len(index.encode()) + len(page.encode())
+
+
+def test_a_sample_is_one_page_of_the_first_images_that_leads_nowhere(made) -> None:
+    store, _ = made
+    config = small_config(images_per_class=4, shard_size=8)
+    page = sample_page(config, store, resolve_recipe(config)).decode()
+    assert page.count("<figure") == 40 and "<a href" not in page
 
 
 def test_only_the_search_may_run(made) -> None:

@@ -31,6 +31,8 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
     [
         ({"generate.batch_size": {"choice": [1]}}, {}, "this"),
         ({"train.num_workers": {"choice": [1]}}, {}, "this"),
+        ({"train": {"choice": [{"num_workers": 7}]}}, {}, r"train\.learning_rate, not all of it"),
+        ({"recipe": {"choice": [{"width": 16}]}}, {}, r"recipe\.guidance_scale, not all of it"),
         ({"train.epochs": {}}, {}, "exactly one of"),
         ({"train.epochs": {"choice": [1], "uniform": [1, 2]}}, {}, "exactly one of"),
         ({"train.learning_rate": {"uniform": [2, 1]}}, {}, "below"),
@@ -53,6 +55,35 @@ def test_a_wrong_space_is_one_line(space: dict[str, Any], more: dict[str, Any], 
 def test_values_are_tried_on_the_preset(key: str, value: Any, says: str) -> None:
     with pytest.raises(InputError, match=rf"space\.{key}: .*{says}"):
         check_space(sweep({key: {"choice": [value]}}), small_config())
+
+
+@pytest.mark.parametrize(
+    ("space", "base", "says"),
+    [
+        ({"images_per_class": {"uniform": [4, 12]}}, [], "images_per_class"),
+        ({"recipe.template": {"choice": ["c", "{{ nothing"]}}, [], r"recipe\.template"),
+        ({"recipe.model": {"choice": [{"id": "no/such", "revision": "main"}]}}, [], "revision"),
+        ({"recipe.backgrounds": {"choice": ["moon"]}}, ["recipe.template=c, h_c inside b"], "moon"),
+        ({"train.real_share": {"uniform": [0.25, 0.75]}}, ["train.data=mixed"], "real_share"),
+    ],
+)
+def test_what_every_trial_would_reject_is_found_before_any(space: dict[str, Any], base: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=rf"space\.\S+: .*{says}"):
+        check_space(sweep(space, base=base), small_config())
+
+
+def test_a_setting_is_tried_beside_those_that_depend_on_it() -> None:
+    styled = "c in {{ style }}"  # without a style it is no template
+    space = {
+        "recipe.template": {"choice": ["c", styled]},
+        "recipe.styles": {"choice": [["oil"]], "when": {"recipe.template": styled}},
+    }
+    check_space(sweep(space), small_config())
+    with pytest.raises(InputError, match="must list some"):
+        check_space(sweep({"recipe.template": space["recipe.template"]}), small_config())
+    never = {**space, "recipe.styles": {"choice": [["oil"]], "when": {"recipe.template": "d"}}}
+    with pytest.raises(InputError, match=r"space\.recipe\.styles: when: recipe\.template is never d"):
+        check_space(sweep(never), small_config())
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

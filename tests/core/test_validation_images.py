@@ -17,7 +17,7 @@ from tests.image_sets import small_config, write_image_set
 def test_real_images_are_the_last_of_the_training_split_and_never_those_of_a_twin(tmp_path: Path) -> None:
     config = small_config()
     settings = ValidationConfig(images_per_class=7)
-    images, labels = load_validation(config, settings, Store.open(str(tmp_path)), config.train)
+    images, labels = load_validation(config, settings, Store.open(str(tmp_path)), config)
     assert images.shape == (70, 32, 32, 3) and images.dtype == np.uint8
     assert np.bincount(labels).tolist() == [7] * 10
     pictures, every = load_fashion_mnist(None, "train")
@@ -31,19 +31,33 @@ def test_synthetic_images_come_from_seeds_that_no_training_set_has(tmp_path: Pat
     made = synthetic_validation(config, settings)
     assert resolve_recipe(made).hash != resolve_recipe(config).hash
     write_image_set(made, store)
-    images, labels = load_validation(config, settings, store, config.train)
+    images, labels = load_validation(config, settings, store, config)
     assert len(images) == 30 and np.bincount(labels).tolist() == [3] * 10
 
 
 def test_own_classes_come_from_a_folder(tmp_path: Path, noise_folder: Path) -> None:
     config = small_config()
     settings = ValidationConfig(path=str(noise_folder), images_per_class=2)
-    images, labels = load_validation(config, settings, Store.open(str(tmp_path)), config.train)
+    images, labels = load_validation(config, settings, Store.open(str(tmp_path)), config)
     assert images.shape == (20, 32, 32, 3) and np.bincount(labels).tolist() == [2] * 10
     with pytest.raises(InputError, match="fewer than"):
-        load_validation(
-            config, settings.model_copy(update={"images_per_class": 4}), Store.open(str(tmp_path)), config.train
-        )
+        load_validation(config, settings.model_copy(update={"images_per_class": 4}), Store.open(str(tmp_path)), config)
+
+
+def test_images_that_are_trained_on_are_an_input_error(tmp_path: Path, noise_folder: Path) -> None:
+    store, link = Store.open(str(tmp_path)), tmp_path / "link"
+    link.symlink_to(noise_folder)
+    settings = ValidationConfig(path=str(link), images_per_class=2)
+    for count, fits in ((1, True), (2, False)):  # of 3 of each class
+        config = small_config(images_per_class=count, data="real", real_data=str(noise_folder))
+        if fits:
+            load_validation(config, settings, store, config)
+            continue
+        with pytest.raises(InputError, match="trained on"):
+            load_validation(config, settings, store, config)
+    twin = small_config(images_per_class=5990, data="mixed")
+    with pytest.raises(InputError, match="trained on"):
+        load_validation(twin, ValidationConfig(images_per_class=11), store, twin)
 
 
 @pytest.mark.parametrize(("classes", "count", "says"), [("imagenet100", 1, "no real images"), ("", 6000, "below 6000")])
@@ -51,4 +65,4 @@ def test_what_is_not_there_is_an_input_error(tmp_path: Path, classes: str, count
     config = small_config()
     config = config.model_copy(update={"classes": classes or config.classes})
     with pytest.raises(InputError, match=says):
-        load_validation(config, ValidationConfig(images_per_class=count), Store.open(str(tmp_path)), config.train)
+        load_validation(config, ValidationConfig(images_per_class=count), Store.open(str(tmp_path)), config)

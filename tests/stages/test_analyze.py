@@ -14,6 +14,7 @@ from pipeline.core.feature_analysis import analyse
 from pipeline.core.features import features_of
 from pipeline.core.test_set_opening import MAIN, open_test_sets
 from pipeline.stages.analyze import analyze
+from pipeline.stages.run_handle import RunHandle
 from tests.transfer_layouts import picture
 
 
@@ -30,7 +31,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     )
 
 
-def test_numbers_are_those_of_each_encoder_and_a_row_is_their_mean(config: RunConfig, tmp_path: Path, save_model):
+def test_numbers_are_those_of_each_encoder_and_a_row_is_their_mean(
+    config: RunConfig, tmp_path: Path, save_model, monkeypatch: pytest.MonkeyPatch
+):
     store, said = Store.open(str(tmp_path)), []
     trained = Encoder("m", "real, 3 per class", 0, 32, save_model(store, "real"), "w")
     encoders = [trained, random_encoder(1, 32), random_encoder(2, 32)]
@@ -50,7 +53,12 @@ def test_numbers_are_those_of_each_encoder_and_a_row_is_their_mean(config: RunCo
     assert len(said) == 3 and "coding_length" in said[0]
     with Image.open(io.BytesIO(store.read_bytes(manifest["map"]))) as image:
         assert image.width > 1.5 * image.height  # two groups, two panels
+    told: dict[str, object] = {}
+    monkeypatch.setattr(RunHandle, "log_metrics", lambda _self, metrics, step: told.update(metrics))
+    monkeypatch.setattr(RunHandle, "log_artifact", lambda _self, name, content: told.update({name: content}))
     assert analyze(config, store, encoders, said.append) == manifest and len(said) == 3
+    assert told["map.png"] == store.read_bytes(manifest["map"])  # what a lost server missed is told again
+    assert told[f"{random['group']}/coding_length"] == random["coding_length"]["mean"]
 
 
 def test_no_map_is_drawn_when_none_is_wanted(config: RunConfig, tmp_path: Path):

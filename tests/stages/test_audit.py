@@ -17,6 +17,7 @@ from pipeline.core.images import encode_image, perceptual_hash, pixel_std
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import OK
 from pipeline.stages.audit import NO_CLIP, ClipActor, audit
+from pipeline.stages.run_handle import RunHandle
 from tests.image_sets import small_config, write_image_set
 from tests.tiny_clip import COLOURS, build_clip, picture
 
@@ -57,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_without_clip_it_says_what_hashes_and_statuses_say(store: Store):
+def test_without_clip_it_says_what_hashes_and_statuses_say(store: Store, monkeypatch: pytest.MonkeyPatch):
     manifest = audit(planted_config(), store)
     metrics = store.read_json(manifest["metrics"])
     by_wnid = {found["wnid"]: found for found in metrics["classes"]}
@@ -69,7 +70,11 @@ def test_without_clip_it_says_what_hashes_and_statuses_say(store: Store):
     assert metrics["classes"][0]["badness"] >= metrics["classes"][-1]["badness"]
     page = store.read_bytes(manifest["page"]).decode()
     assert page.count("<figure") == 3 * EACH and "audit.clip.id=FOLDER" in page and "CLIP agrees" not in page
+    told: dict[str, object] = {}
+    monkeypatch.setattr(RunHandle, "log_metrics", lambda _self, metrics, step: told.update(metrics))
+    monkeypatch.setattr(RunHandle, "log_artifact", lambda _self, name, content: told.update({name: content}))
     assert audit(planted_config(), store) == manifest  # not made again
+    assert told["counts.ok"] == 38 and told["audit.html"] == page.encode()  # what a lost server missed is told again
 
 
 def test_a_planted_clip_finds_what_was_planted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -145,6 +145,18 @@ def test_other_bins_are_another_report(store: Store, models, manifest, test_fold
     assert other["synthetic_top1"] is None and other["gap"] is None and other["mlflow_run_id"] is None
 
 
+def test_a_finished_report_tells_mlflow_what_a_lost_server_missed(store: Store, models, manifest, test_folder: Path):
+    settings = config(test_folder, num_calibration_bins=6)
+    made = evaluate(settings, store, {"real": models["real"]})
+    away = settings.model_copy(update={"tracking": TrackingConfig(uri="http://127.0.0.1:9")})
+    assert evaluate(away, store, {"real": models["real"]}) == made  # nothing is to be paid for: no reason to end
+    evaluate(config(test_folder, enabled=True, num_calibration_bins=6), store, {"real": models["real"]})
+    client = mlflow.MlflowClient(f"sqlite:///{store.root}/mlflow.db")
+    (run,) = client.search_runs(["1"], f"tags.`synthclones.artifact_id` = '{made['report_id']}'")
+    assert run.data.metrics["real.top1_mean"] == made["real_top1"] and run.info.status == "FINISHED"
+    assert {item.path for item in client.list_artifacts(run.info.run_id)} == {"config.yaml", "report.html"}
+
+
 @pytest.fixture(scope="module")
 def wide(store: Store, models, test_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     """(manifest, lines said) of more test sets and of corruptions. ImageNet-A shares one class with the run: sandal."""

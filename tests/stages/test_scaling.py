@@ -14,7 +14,7 @@ from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
 from pipeline.stages.scaling import fit_study
 from pipeline.stages.study import Study
-from tests.image_sets import small_config
+from tests.image_sets import small_config, write_image_set
 
 SIZES = (8, 16, 32, 64)
 SETTINGS = StudyConfig(
@@ -56,6 +56,15 @@ def test_a_missing_training_is_named_and_nothing_is_written(tmp_path) -> None:
     with pytest.raises(WorkError, match="64 per class, seed 1 is not trained yet"):
         fit_study(finished(store, left_out=1))
     assert not store.exists("studies/s/scaling.json")
+
+
+def test_the_speed_of_the_set_s_own_shards_gives_the_price(tmp_path) -> None:
+    store = Store.open(str(tmp_path))
+    study = finished(store)
+    largest = study.plan.axes["c"][-1][1].config
+    write_image_set(largest.model_copy(update={"images_per_class": 3}), store)
+    _, facts = fit_study(study, "h100x8")
+    assert facts["curves"][0]["marginal_per_usd"] > 0
 
 
 def test_a_price_that_nobody_knows_is_an_input_error(tmp_path) -> None:

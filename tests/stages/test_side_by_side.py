@@ -29,7 +29,7 @@ def seeds(*values: int) -> list[RunConfig]:
     return [small_config(seed=value) for value in values]
 
 
-def fake_train(config: RunConfig, store: Store) -> dict[str, object]:
+def fake_train(config: RunConfig, store: Store, parent_run: str | None = None) -> dict[str, object]:
     if config.train.seed == 13:
         raise WorkError("unlucky")
     if config.train.seed == 14:

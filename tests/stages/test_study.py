@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import shutil
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
 from pipeline.core.test_set_opening import open_test_sets
 from pipeline.stages import study as module
+from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.study import Study
 from tests.image_sets import small_config
 
@@ -44,6 +46,7 @@ class Stages:
         self.trained: list[tuple[str, float, int, int]] = []
         self.pairs: list[dict[str, int]] = []
         self.stop_after = 99
+        self.parents: list[str | None] = []
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "generate", self.generate)
         monkeypatch.setattr(module, "train_side_by_side", self.train)
@@ -55,8 +58,9 @@ class Stages:
         store.write_json(f"{resolve_recipe(config).images_dir}/manifest.json", manifest)
         return manifest
 
-    def train(self, configs: list[RunConfig], store: Store, slots: int):
+    def train(self, configs: list[RunConfig], store: Store, slots: int, parent_run: str | None):
         assert slots == 2
+        self.parents.append(parent_run)
         for position, config in enumerate(configs):
             if len(self.trained) == self.stop_after:
                 raise WorkError("stopped")
@@ -67,13 +71,21 @@ class Stages:
             numbers = {"num_images": 10 * config.images_per_class, "epochs": config.train.epochs, "seconds": 4.0}
             yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
 
-    def evaluate(self, config: RunConfig, store: Store, model_dirs: dict[str, list[str]], say: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        config: RunConfig,
+        store: Store,
+        model_dirs: dict[str, list[str]],
+        say: Any,
+        parent_run: str | None = None,
+    ) -> dict[str, Any]:
         sets, _ = open_test_sets(config.evaluate, load_class_table(config.classes), config.data_dir)
         _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
         if len(model_dirs) == 2:
             self.pairs.append({group: len(found) for group, found in model_dirs.items()})
             return {"report": f"reports/{report_id}/report.html", "gap": 0.05}
-        ((group, _),) = model_dirs.items()
+        ((group, (_,)),) = model_dirs.items()
+        self.parents.append(parent_run)
         top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
         scored = {name: {"headline": "top1", "groups": {group: {"top1": {"mean": 0.6}}}} for name in sets}
         groups = {group: {"top5_mean": 0.95}}
@@ -135,6 +147,23 @@ def test_stopped_it_keeps_what_is_done_and_goes_on_with_the_rest(stages: Stages,
     stages.trained = []
     run(store)
     assert stages.trained == []
+
+
+def test_trainings_and_reports_are_shown_under_the_study(
+    stages: Stages, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+
+    @contextmanager
+    def tracked(_config: RunConfig, _store: Store, job: str, *_: Any, **__: Any) -> Iterator[RunHandle]:
+        handle = RunHandle(None, f"run of the {job}")
+        monkeypatch.setattr(handle, "log_artifact", lambda name, content: kept.update({name: content}))
+        yield handle
+
+    monkeypatch.setattr(module, "tracked_run", tracked)
+    run(store)
+    assert set(stages.parents) == {"run of the study"} and len(stages.parents) == 1 + 10
+    assert set(kept) == {"table.md", "table.csv", "plot.png"}
 
 
 def test_an_axis_alone_is_a_part_of_the_whole(stages: Stages, store: Store) -> None:

@@ -3,7 +3,6 @@ import math
 import pickle
 import subprocess
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
 from pipeline.core.tracking_uri import tracking_uri
-from pipeline.stages.run_handle import RunHandle, mlflow_client
-from pipeline.stages.tracking import tracked_run
+from pipeline.stages.run_handle import RunHandle, _is_refusal, mlflow_client
+from pipeline.stages.tracking import end_run, tracked_run
 from tests.conftest import REPOSITORY
-from tests.mlflow_servers import MlflowServer
 
 
 @pytest.fixture(scope="module")
@@ -157,52 +155,48 @@ def test_a_place_that_cannot_be_used_is_one_line_at_the_start(tmp_path: Path, ur
     assert time.monotonic() - begin < 30
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MlflowServer]:
-    one = MlflowServer(tmp_path)
-    one.start()
-    yield one
-    one.kill()
+def test_what_belongs_to_a_begun_job_goes_on_without_a_run(store: Store, caplog: pytest.LogCaptureFixture):
+    """A trial that starts in an outage, a report inside a study: hours are paid for already."""
+    away = RunConfig(tracking=TrackingConfig(uri="http://127.0.0.1:9"))
+    with start(store, "parent") as parent:
+        with start(store, "inside", config=away) as run:
+            assert run.run_id is None
+            run.log_metrics({"loss": 1.0}, 1)
+        with tracked_run(RunConfig(), store, "train", "child", {}, {}, parent_run=parent.run_id) as child:
+            pass
+    assert fetch(child).data.tags["mlflow.parentRunId"] == parent.run_id
+    with tracked_run(away, store, "train", "trial", {}, {}, parent_run=parent.run_id) as run:
+        assert run.run_id is None
+    assert "train trial is not in MLflow" in caplog.text
+    with pytest.raises(InputError), start(store, "alone", config=away):
+        pass
 
 
-@pytest.mark.faults
-def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
-    server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
-    with start(Store.open(str(tmp_path)), "lost", config=config, params={"a": 1}) as run:
-        run.log_metrics({"loss": 3.0}, 0)
-        run.log_artifact("before.txt", "1")
-        server.kill()
-        begin = time.monotonic()
-        run.log_metrics({"loss": 2.0}, 1)
-        run.log_artifact("during.txt", "2")
-        for epoch in range(2, 50):
-            run.log_metrics({"loss": 1.0 / epoch}, epoch)
-        assert time.monotonic() - begin < 15
-        server.start()
-    assert [step for step, _ in steps(run, "loss")] == list(range(50))
-    assert fetch(run).info.status == "FINISHED"
-    assert [f.path for f in mlflow_client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
-    assert sum("does not answer" in r.getMessage() for r in caplog.records) == 1
+def test_a_part_of_a_job_on_another_node_begins_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.stages.tracking._is_part", True)
+    with start(Store.open(str(tmp_path)), "part") as run:
+        assert run.run_id is None
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-@pytest.mark.faults
-def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: MlflowServer, tmp_path: Path):
-    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
-    with start(Store.open(str(tmp_path)), "away", config=config) as run:
-        run.log_metrics({"loss": 3.0}, 0)
-        server.kill()
-        run.log_metrics({"loss": 2.0}, 1)
-    server.start()
-    assert fetch(run).info.status == "RUNNING"
-    with start(Store.open(str(tmp_path)), "away", config=config) as again:
-        again.log_metrics({"loss": 3.0}, 0)
-        again.log_metrics({"loss": 2.0}, 1)
-    assert again.run_id == run.run_id
-    assert steps(again, "loss") == [(0, 3.0), (1, 2.0)]
-    assert fetch(run).info.status == "FINISHED"
+def test_a_run_that_its_process_left_is_closed_and_no_other(store: Store):
+    with start(store, "left") as run:
+        pass
+    for status in ("RUNNING", "FINISHED"):
+        mlflow_client(run.uri).update_run(run.run_id, status=status)
+        end_run(RunConfig(), store, "train", "left", "FAILED")
+        assert fetch(run).info.status == ("FAILED" if status == "RUNNING" else status)
+    end_run(RunConfig(), store, "train", "never was", "FAILED")
+
+
+@pytest.mark.parametrize(
+    ("code", "waits"), [(401, True), (403, True), (408, True), (429, True), (500, True), (400, False), (404, False)]
+)
+def test_what_speaks_of_the_moment_is_sent_again(code: int, waits: bool):
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.rest_utils import get_error_code
+
+    assert _is_refusal(MlflowException("no", error_code=get_error_code(code))) != waits
 
 
 def test_data_sets_that_were_read_stand_once_with_the_run(store: Store):

@@ -1,10 +1,13 @@
-"""Tracking on the servers that people have: PostgreSQL, and MLflow's own server with passwords."""
+"""Tracking on the servers that people have: PostgreSQL, and MLflow's own, on each database, with passwords, lost."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
-from pipeline.stages.run_handle import mlflow_client
+from pipeline.stages.run_handle import RunHandle, mlflow_client
 from pipeline.stages.tracking import tracked_run
 from tests.mlflow_servers import DATABASE_PASSWORD, MlflowServer, postgres_bin, running_postgres
 
@@ -27,6 +30,30 @@ def postgres() -> Iterator[str]:
         pytest.skip("needs postgresql (Debian: apt-get install postgresql)")
     with running_postgres(programs) as uri:
         yield uri
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MlflowServer]:
+    """`mlflow server` on the two databases that people give it."""
+    settings, backend = {}, None
+    if request.param == "postgresql":
+        settings, backend = {"PGPASSWORD": DATABASE_PASSWORD}, request.getfixturevalue("postgres")
+    one = MlflowServer(tmp_path, environment=settings, backend=backend)
+    one.start()
+    yield one
+    one.kill()
+
+
+def start(root: Path, artifact_id: str, config: RunConfig) -> AbstractContextManager[RunHandle]:
+    return tracked_run(config, Store.open(str(root)), "train", artifact_id, {"a": 1}, {})
+
+
+def fetch(run: RunHandle) -> Any:
+    return mlflow_client(str(run.uri)).get_run(run.run_id)
+
+
+def steps(run: RunHandle, name: str) -> list[tuple[int, float]]:
+    return [(p.step, p.value) for p in mlflow_client(str(run.uri)).get_metric_history(run.run_id, name)]
 
 
 def log_twice(config: RunConfig, root: Path) -> None:
@@ -85,3 +112,43 @@ def test_a_server_with_passwords_takes_them_from_the_environment(
         log_twice(config, tmp_path)
     finally:
         server.kill()
+
+
+@pytest.mark.faults
+def test_a_server_lost_in_the_middle_costs_nothing_but_a_warning(
+    server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
+    with start(tmp_path, "lost", config) as run:
+        run.log_metrics({"loss": 3.0}, 0)
+        run.log_artifact("before.txt", "1")
+        server.kill()
+        begin = time.monotonic()
+        run.log_metrics({"loss": 2.0}, 1)
+        run.log_artifact("during.txt", "2")
+        for epoch in range(2, 50):
+            run.log_metrics({"loss": 1.0 / epoch}, epoch)
+        assert time.monotonic() - begin < 15
+        server.start()
+    assert [step for step, _ in steps(run, "loss")] == list(range(50))
+    assert fetch(run).info.status == "FINISHED"
+    assert [f.path for f in mlflow_client(run.uri).list_artifacts(run.run_id)] == ["before.txt", "during.txt"]
+    assert sum("does not answer" in r.getMessage() for r in caplog.records) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_server_that_stays_away_ends_no_run_and_is_taken_up_by_the_next(server: MlflowServer, tmp_path: Path):
+    config = RunConfig(tracking=TrackingConfig(uri=server.uri))
+    with start(tmp_path, "away", config) as run:
+        run.log_metrics({"loss": 3.0}, 0)
+        server.kill()
+        run.log_metrics({"loss": 2.0}, 1)
+    server.start()
+    assert fetch(run).info.status == "RUNNING"
+    with start(tmp_path, "away", config) as again:
+        again.log_metrics({"loss": 3.0}, 0)
+        again.log_metrics({"loss": 2.0}, 1)
+    assert again.run_id == run.run_id
+    assert steps(again, "loss") == [(0, 3.0), (1, 2.0)]
+    assert fetch(run).info.status == "FINISHED"

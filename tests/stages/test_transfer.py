@@ -55,6 +55,10 @@ def test_a_sets_number_is_the_mean_of_its_probes_and_the_others_are_told(store: 
     client = mlflow.MlflowClient(f"sqlite:///{store.root}/mlflow.db")
     logged = client.get_run(manifest["mlflow_run_id"]).data.metrics
     assert logged["raw pixels/digits"] == pytest.approx(sum(top1) / 2)
+    client.delete_run(manifest["mlflow_run_id"])  # as if a server had never got it
+    assert transfer(settings, store, [pixel_encoder(8)], ["digits", "pets", str(folder)], said.append) == manifest
+    (again,) = client.search_runs(["1"])
+    assert again.data.metrics == logged
 
 
 def test_what_was_done_is_not_done_again(store: Store, tmp_path: Path, folder: Path, monkeypatch):

@@ -13,7 +13,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config_loading import load_config
 from pipeline.core.errors import InputError
 from pipeline.core.sweep_config import SweepConfig
-from pipeline.stages.promote import choose_trial, config_yaml, full_config, promotion_markdown
+from pipeline.stages.promote import choose_trial, config_yaml, full_config, promotion_markdown, promotion_seeds
 from tests.conftest import Cli
 from tests.image_sets import small_config
 from tests.tiny_sets import training_options
@@ -34,6 +34,12 @@ def test_the_best_trial_or_a_named_finished_one_is_chosen() -> None:
     assert choose_trial(RESULT, None)["trial"] == "b" and choose_trial(RESULT, "a")["trial"] == "a"
     with pytest.raises(InputError, match="'c' is no finished trial"):
         choose_trial(RESULT, "c")
+    with pytest.raises(InputError, match="no trial of this sweep gave a result"):
+        choose_trial({**RESULT, "best": None}, None)
+
+
+def test_a_promotion_does_not_train_with_the_seed_that_was_searched_with() -> None:
+    assert promotion_seeds(0, 3) == [1, 2, 3] and promotion_seeds(1, 3) == [0, 2, 3] and promotion_seeds(9, 2) == [0, 1]
 
 
 def test_the_config_is_the_preset_at_full_budget_with_the_trials_settings(tmp_path: Path) -> None:
@@ -54,7 +60,11 @@ def test_the_report_says_how_far_off_the_estimate_was() -> None:
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(["--sweep", "../x"], "no sweep's name"), (["--sweep", "none"], "has not ended; run `python -m tune.sweep")],
+    [
+        (["--sweep", "../x"], "no sweep's name"),
+        (["--sweep", "none"], "has not ended; run `python -m tune.sweep"),
+        (["--alias", "x", "--set", "tracking.enabled=false"], "--alias needs MLflow's registry"),
+    ],
 )
 def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], says: str) -> None:
     code, _, err = run("tune.promote", "--preset", "fashion", "--root", str(tmp_path / "runs"), *words)
@@ -73,12 +83,18 @@ def test_a_sweep_makes_its_images_once_and_its_best_trial_is_promoted(
     assert facts["finished"] == 3 and facts["images_asked"] == facts["images_made"] + facts["images_reused"]
     store = Store.open(str(tmp_path / "runs"))
     assert len(list((tmp_path / "runs" / "images").iterdir())) == 2  # one recipe and the validation images
-    found = cli("tune.promote", *words, "--sweep", "small", "--seeds", "2", timeout_s=1000).check_ok().json
+    found = (
+        cli("tune.promote", *words, "--sweep", "small", "--seeds", "2", "--alias", "best", timeout_s=1000)
+        .check_ok()
+        .json
+    )
     assert found["epochs"] == 3 and len(found["models"]) == 2 and 0 <= found["test"]["mean"] <= 1
     assert found["estimate_off"] == pytest.approx(found["estimate"] - found["validation"]["mean"])
     trained = cli("jobs.train", "--config", str(tmp_path / "runs" / found["config"]), "--root", store.root, "--json")
     assert trained.check_ok().json["existing"]  # the very model of the first seed
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
+    version = client.get_model_version_by_alias("synthclones-fashion_mnist", "best")
+    assert version.tags["synthclones.model_id"] == found["best_model"].removeprefix("models/")
     (experiment,) = [e for e in client.search_experiments() if e.name == "fashion"]
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if run.data.tags["synthclones.job"] == "sweep"]
@@ -87,4 +103,11 @@ def test_a_sweep_makes_its_images_once_and_its_best_trial_is_promoted(
     assert {run.info.status for run in runs} == {"FINISHED"}
     points = client.get_metric_history(nested[0].info.run_id, "val_accuracy")
     assert [point.step for point in points] == [1, 2]
+    for one in nested:  # what parallel coordinates are drawn from
+        assert {"recipe.guidance_scale", "train.learning_rate", "images_per_class"} <= set(one.data.params)
+        assert one.data.metrics["cost_device_s"] > 0 and one.data.tags["synthclones.trial"]
+    prompts = [run for run in runs if run.data.tags["synthclones.job"] == "build_prompts"]
+    made = [run for run in runs if run.data.tags["synthclones.job"] == "generate"]
+    assert {run.data.tags["synthclones.parent.build_prompts"] for run in made} == {p.info.run_id for p in prompts}
+    assert [file.path for file in client.list_artifacts(made[0].info.run_id)] == ["gallery.html"]
     assert json.loads(parent.data.params["space.images_per_class"])["choice"] == [4, 8]

@@ -41,6 +41,7 @@ def test_dry_run_says_what_is_to_do_and_writes_nothing(run, tmp_path: Path) -> N
     [
         (["--size", "100"], "at least 3"),
         (["--name", "../x"], "letters, digits"),
+        (["--cluster", "h100x9"], "did you mean 'h100x8'"),
         (["--lengths", "fashoin"], "did you mean 'fashion'"),
         (["--recipe", "{{ nothing }}"], "nothing"),
     ],
