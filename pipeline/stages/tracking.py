@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.credentials import covered
+from pipeline.core.credentials import covered, covered_in
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import content_hash
@@ -181,8 +181,8 @@ def model_of_run(config: RunConfig, store: Store, run: str) -> str:
     if len(found) != 1:
         several = f"{len(found)} trainings" if found else "no training"
         raise InputError(
-            f"models/{run} is not there, and experiment {config.tracking.experiment!r} of MLflow at {covered(uri)!r} has "
-            f"{several} of that run id or name; give a directory name under models/, or a run's id"
+            f"models/{run} is not there, and experiment {config.tracking.experiment!r} of MLflow at {covered(uri)!r} "
+            f"has {several} of that run id or name; give a directory name under models/, or a run's id"
         )
     return f"models/{found[0].data.tags['synthclones.artifact_id']}"
 
