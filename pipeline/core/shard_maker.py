@@ -36,6 +36,8 @@ PARQUET_OPTIONS = {
 """Of `pyarrow.parquet.write_table` for a shard."""
 
 MAX_REASON_LENGTH = 200
+MAX_OVERHEAD_BYTES = 4 << 20
+"""Of a shard's file over its columns: 0.1 MB in practice; the schema and each row group's 30 columns take some KB."""
 
 Row = dict[str, Any]
 
@@ -273,6 +275,10 @@ def rows_digest(rows: Sequence[Row]) -> str:
 def shard_bytes(rows: Sequence[Row], summary: ShardSummary) -> pa.Buffer:
     """A shard's Parquet file, not copied out of Arrow's memory: that would take as long as making it."""
     schema = IMAGE_SCHEMA.with_metadata({**IMAGE_SCHEMA.metadata, **summary.footer()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, **PARQUET_OPTIONS)
-    return sink.getvalue()
+    table = pa.Table.from_pylist(list(rows), schema=schema)
+    # One that grows is copied several times on its way. Plain encoding adds headers, statistics and the footer only.
+    buffer = pa.allocate_buffer(table.nbytes + table.nbytes // 8 + MAX_OVERHEAD_BYTES, resizable=True)
+    with pa.FixedSizeBufferWriter(buffer) as sink:
+        pq.write_table(table, sink, **PARQUET_OPTIONS)
+        buffer.resize(sink.tell())
+    return buffer

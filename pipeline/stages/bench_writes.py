@@ -1,4 +1,4 @@
-"""Writing: a shard's rows through `shard_bytes` and the store, and a ready table through bare pyarrow."""
+"""Writing a shard's rows: through `shard_bytes` and the store, and through bare pyarrow."""
 
 from __future__ import annotations
 
@@ -33,19 +33,18 @@ WRITES = 16
 def alternate_writes(config: RunConfig) -> dict[str, Measured]:
     """Both sides, write by write in turn, since a disk's speed changes from second to second; the median write of each.
 
-    `shard_writes`: as the stage publishes: rows as dicts, bytes built first, temporary name, fsync, rename, fsync of
-    the folder. `bare_pyarrow`: `pyarrow.parquet.write_table` of the ready table with the same options to the file
-    itself, and the same fsyncs.
+    Both start from the same rows as dicts. `shard_writes`: as the stage publishes: bytes built first, temporary name,
+    fsync, rename, fsync of the folder. `bare_pyarrow`: `pyarrow.Table.from_pylist` and `pyarrow.parquet.write_table`
+    with the same options to the file itself, and the same fsyncs.
     """
     rows = _rows(config)
     summary = summarize(0, 0, rows, time.time())
-    table = pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
     seconds: dict[str, list[float]] = {"shard_writes": [], "bare_pyarrow": []}
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as root:
         writes: dict[str, Callable[[str], object]] = {
             "shard_writes": lambda name: Store(root).write_bytes(name, shard_bytes(rows, summary)),
-            "bare_pyarrow": lambda name: _write_bare(table, Path(root) / name),
+            "bare_pyarrow": lambda name: _write_bare(rows, Path(root) / name),
         }
         for number in range(WRITES + 1):
             for side, write in writes.items():
@@ -61,8 +60,8 @@ def alternate_writes(config: RunConfig) -> dict[str, Measured]:
     return measured
 
 
-def _write_bare(table: pa.Table, path: Path) -> None:
-    pq.write_table(table, path, **PARQUET_OPTIONS)
+def _write_bare(rows: list[Row], path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), path, **PARQUET_OPTIONS)
     for synced in (path, path.parent):  # its name must survive a power cut too
         file = os.open(synced, os.O_RDONLY)
         os.fsync(file)
