@@ -32,7 +32,8 @@ from tests.conftest import REPOSITORY
 def folder(tmp_path: Path) -> Path:
     files = {
         "jobs/a.py": 10, "big/one.bin": 3 << 20, "runs/x.parquet": 5 << 20, ".git/pack": 5 << 20, "kept.txt": 7,
-        ".venv/lib/x.so": 9 << 20, "cluster.env": 5, ".env": 5, "deep/aws.pem": 5, ".netrc": 5, "deep/runs/kept.bin": 20,
+        ".venv/lib/x.so": 9 << 20, "cluster.env": 5, ".env": 5, "deep/aws.pem": 5, ".netrc": 5,
+        "deep/runs/kept.bin": 20,
     }  # fmt: skip
     for name, size in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
