@@ -15,7 +15,6 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
 import ray.exceptions
-from ray._private import ray_constants
 
 from pipeline.core.cluster import cluster_address
 from pipeline.core.errors import InputError, WorkError
@@ -62,9 +61,6 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         if address:
             ray.init(address=address, log_to_driver=True)
         else:
-            # Ray takes a network card's address for its node, even in place of a given 127.0.0.1, and its processes
-            # then listen on all of them. Without this, as where Ray knows one machine alone, they listen on loopback.
-            ray_constants.ENABLE_RAY_CLUSTER = False
             planned = num_cpus or max(4, os.cpu_count() or 1)
             ray.init(
                 address="local",
