@@ -78,6 +78,7 @@ def build_report(
     """
     image_set = next((m.manifest["identity"]["data"].get("image_set") for m in trained.values()), None)
     images_dir = f"images/{image_set[:ID_LENGTH]}" if image_set else None
+    images_per_class = next(iter(trained.values())).manifest["identity"]["images_per_class"]
     histories = [(model.train.data, _history(store, directory)) for directory, model in trained.items()]
     identities = {"image set": images_dir} if images_dir else {}
     identities |= {f"model ({m.train.data}, seed {m.train.seed})": directory for directory, m in trained.items()}
@@ -85,7 +86,7 @@ def build_report(
         created=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         metrics=metrics,
         class_names=classes.names,
-        rows=_rows(store, images_dir, classes, images, scored[0], metrics),
+        rows=_rows(store, images_dir, images_per_class, classes, images, scored[0], metrics),
         confusions=[
             (name.removeprefix(CONFUSION), data_uri(plot)) for name, plot in plots.items() if name.startswith(CONFUSION)
         ],
@@ -107,6 +108,7 @@ def build_report(
 def _rows(
     store: Store,
     images_dir: str | None,
+    images_per_class: int,
     classes: ClassTable,
     images: LabelledImages,
     shown: ScoredModel,
@@ -115,7 +117,7 @@ def _rows(
     labels = shown_classes(metrics["groups"][shown.group]["per_class_mean"])
     rows = {label: ClassRow(classes.names[label], classes.wnids[label]) for label in labels}
     if images_dir is not None:
-        per_class = min(pictures_per_class(len(rows)), shown.training_images // len(classes))
+        per_class = min(pictures_per_class(len(rows)), images_per_class)
         fill_generated(rows, _image_rows(store, images_dir), per_class)
     for label, row in rows.items():
         row.tested = [

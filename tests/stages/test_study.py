@@ -50,6 +50,8 @@ class Stages:
         monkeypatch.setattr(module, "ray_session", nullcontext)
         monkeypatch.setattr(module, "generate", self.generate)
         monkeypatch.setattr(module, "train_side_by_side", self.train)
+        # Drawn after every training; tests/core/test_study_report.py looks at it.
+        monkeypatch.setattr(module, "plot_png", lambda _table, _title: b"\x89PNG")
         monkeypatch.setattr("pipeline.stages.evaluate.evaluate", self.evaluate)
 
     def generate(self, config: RunConfig, store: Store) -> dict[str, Any]:
