@@ -76,12 +76,17 @@ def ensure_prompt_table(config: RunConfig, recipe: Recipe, store: Store) -> dict
 
 
 def tracked_prompt_table(config: RunConfig, recipe: Recipe, store: Store) -> dict[str, Any]:
-    """As `ensure_prompt_table`, as a run of MLflow's that an image set's run links to."""
+    """As `ensure_prompt_table`, and then a run of MLflow's for it, which an image set's run links to.
+
+    Raises:
+        InputError: as `ensure_prompt_table`, or MLflow cannot be used; the table is there then.
+        WorkError: as `ensure_prompt_table`.
+    """
+    manifest = ensure_prompt_table(config, recipe, store)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     with tracked_run(config, store, "build_prompts", recipe.id, params, {}) as run:
-        manifest = ensure_prompt_table(config, recipe, store)
-        rows = manifest["rows"]
-        run.log_metrics({name: manifest[name] for name in ("distinct_prompts", "truncated_rows")}, rows)
+        numbers = {name: manifest[name] for name in ("distinct_prompts", "truncated_rows")}
+        run.log_metrics(numbers, step=manifest["rows"])
     return manifest
 
 

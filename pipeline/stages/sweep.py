@@ -156,9 +156,10 @@ class Sweep:
     def _track_again(self, facts: dict[str, Any]) -> None:
         """What a lost MLflow server missed of an ended sweep; points that are there stay."""
         with self._tracked(optional=True) as run:
-            if run.run_id is not None:
-                job = SweepJob(self.settings, self.base, self.store, run.run_id)
-                settle_runs(job, [TrialResult(**trial) for trial in facts["trials"]], self.name)
+            if run.run_id is None:  # no tracking, or no server
+                return
+            job = SweepJob(self.settings, self.base, self.store, run.run_id)
+            settle_runs(job, [TrialResult(**trial) for trial in facts["trials"]], self.name)
             self._track(run, facts)
 
     def _begin(self) -> None:
