@@ -1,17 +1,28 @@
-"""What the nodes of a cluster have for an actor, now and if its autoscaler may start more."""
+"""What the nodes of a cluster have for an actor or a worker, now and if its autoscaler may start more."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, without types
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 
 from pipeline.core.errors import InputError
+from pipeline.core.stall import StallClock
+
+OF_AN_ACTOR = "generate.num_gpus_per_actor, generate.num_cpus_per_actor"
+OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
+"""Settings that ask for less; they stand in the line that says that nobody has what is asked for."""
+POLL_S = 1.0
+WARN_AFTER_S = 30.0
+ANSWER_TIMEOUT_S = 30.0
+"""For an autoscaler to look at a new request; it looks every few seconds."""
 
 
-def check_offered(needs: Mapping[str, float]) -> None:
+def check_offered(needs: Mapping[str, float], settings: str = OF_AN_ACTOR) -> None:
     """Raises `InputError` when no node has what one actor needs and the autoscaler has refused to start one that does.
 
     It is told only when it has looked at a waiting actor, seconds after that was asked for. Older autoscalers (v1) tell
@@ -19,28 +30,82 @@ def check_offered(needs: Mapping[str, float]) -> None:
 
     Args:
         needs: amount by resource, e.g. `{"CPU": 1, "GPU": 1}`.
+        settings: that ask for less, for the message.
     """
-    wanted = {name: amount for name, amount in needs.items() if amount}
+    wanted = _wanted(needs)
+    if nodes_hold(wanted) or not _refused(wanted, _status()):
+        return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        return
-    if wanted not in refused_requests():
-        return
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
     raise InputError(
         f"no node of the cluster has {_named(wanted)} for an actor, and its autoscaler has no group of nodes with them "
         f"or no room for one more (the most on a node now: {_named(most)}); add such a group or raise its limit "
-        "(max_workers in cluster.yaml, maxReplicas in Kubernetes), or ask for less: generate.num_gpus_per_actor, "
-        "generate.num_cpus_per_actor"
+        f"(max_workers in cluster.yaml, maxReplicas in Kubernetes), or ask for less: {settings}"
     )
 
 
-def refused_requests() -> list[dict[str, float]]:
-    """What is waited for and the autoscaler (v2) will start no node for, by its own account."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
-    refused = reply.autoscaling_state.infeasible_resource_requests
-    return [dict(request.resources_bundle) for request in refused]
+def nodes_hold(needs: Mapping[str, float]) -> int:
+    """How many times the nodes that are up hold this, whoever uses them now."""
+    wanted = _wanted(needs)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min((node.get(name, 0) / amount for name, amount in wanted.items()), default=1)) for node in nodes)
+
+
+def await_offer(needs: Mapping[str, float], settings: str) -> None:
+    """Ask the cluster for one actor's needs, and return when a node has them or may be started for them.
+
+    Raises:
+        InputError: as `check_offered`.
+    """
+    wanted, asked_s, seen = _wanted(needs), time.monotonic(), None
+    if nodes_hold(wanted):
+        return
+    # A task that waits alone: an autoscaler answers for it, and not for a part of a group.
+    with_them = ray.remote(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0))(_nothing).remote()
+    try:
+        while not nodes_hold(wanted) and time.monotonic() - asked_s < ANSWER_TIMEOUT_S:
+            status = _status()
+            if seen is None and _waiting(wanted, status):
+                seen = status.cluster_resource_state.cluster_resource_state_version
+            if seen is not None and status.autoscaling_state.last_seen_cluster_resource_state_version >= seen:
+                check_offered(wanted, settings)
+                return
+            time.sleep(POLL_S)
+    finally:
+        ray.cancel(with_them)
+
+
+def await_room(needs: Mapping[str, float], count: int, settings: str, stall_timeout_s: float) -> None:
+    """Wait until the cluster has room for a group that can only start as a whole; say what is waited for.
+
+    Ray Train would wait for ever, without a word.
+
+    Args:
+        needs: of one of the group.
+        count: of the group.
+        settings: that ask for less, for the message.
+        stall_timeout_s: after so long it is given up, unless the nodes that are up would do but are in use.
+
+    Raises:
+        InputError: no node has what one of them needs, and none will.
+        WorkError: the nodes have not come in time.
+    """
+    await_offer(needs, settings)
+    wanted = _wanted(needs)
+    clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+    asked_s = noted_s = time.monotonic()
+    room = ray.util.placement_group([wanted] * count)
+    try:
+        while not room.wait(POLL_S):
+            now_s = time.monotonic()
+            if nodes_hold(wanted) >= count:
+                if now_s - noted_s >= WARN_AFTER_S:
+                    noted_s = now_s
+                    print(f"train: waiting {now_s - asked_s:.0f} s for other work to end on the nodes", flush=True)
+            elif line := clock.look(now_s - asked_s, _situation(wanted, count)):
+                print(f"train: {line}", flush=True)
+    finally:
+        ray.util.remove_placement_group(room)
 
 
 def shortage(needs: Mapping[str, float], actors: int) -> str | None:
@@ -56,6 +121,40 @@ def shortage(needs: Mapping[str, float], actors: int) -> str | None:
         f"{actors} actors need {wanted}, the nodes have {has} now: work begins on those; the rest waits for new nodes, "
         f"and if this cluster starts none, --set generate.num_actors={max(1, fits)} asks for what is there"
     )
+
+
+def _situation(wanted: Mapping[str, float], count: int) -> str:
+    there = ray.cluster_resources()
+    needed = _named({name: amount * count for name, amount in wanted.items()})
+    has = _named({name: there.get(name, 0) for name in wanted})
+    return f"{count} training workers (train.num_workers) need {needed} at a time, all nodes together have {has}"
+
+
+def _nothing() -> None:
+    """Runs on a node that has what was asked for."""
+
+
+def _status() -> Any:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    return reply
+
+
+def _waiting(wanted: Mapping[str, float], status: Any) -> int:
+    """How many requests of this shape wait for a node."""
+    pending = status.cluster_resource_state.pending_resource_requests
+    return sum(found.count for found in pending if dict(found.request.resources_bundle) == wanted)
+
+
+def _refused(wanted: Mapping[str, float], status: Any) -> bool:
+    """Whether the autoscaler (v2) will start no node for any of them: where some get one, more may just be too many."""
+    refused = status.autoscaling_state.infeasible_resource_requests
+    count = sum(dict(request.resources_bundle) == wanted for request in refused)
+    return count > 0 and count >= _waiting(wanted, status)
+
+
+def _wanted(needs: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(amount) for name, amount in needs.items() if amount}
 
 
 def _named(amounts: Mapping[str, float]) -> str:

@@ -17,7 +17,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.stall import StallClock
-from pipeline.stages.offers import check_offered
+from pipeline.stages.offers import OF_AN_ACTOR, check_offered
 from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
 
 if TYPE_CHECKING:  # torch and diffusers, which only a worker needs
@@ -118,7 +118,7 @@ class _End:
 
 
 def watched(
-    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float
+    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, settings: str = OF_AN_ACTOR
 ) -> Generator[T, None, None]:
     """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool shows no sign of life.
 
@@ -131,6 +131,7 @@ def watched(
         pulse: handle of a `Pulse` actor that the pool talks to.
         needs: resources that one actor of the pool reserves, for the message.
         stall_timeout_s: quiet seconds after which it is given up.
+        settings: that ask for less, for the message.
 
     Raises:
         InputError: no node has what an actor needs, and none will.
@@ -158,7 +159,7 @@ def watched(
             except queue.Empty:
                 vitals = ask(pulse)
                 if not vitals.starting:
-                    check_offered(needs)
+                    check_offered(needs, settings)
                 quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
                 if line := clock.look(quiet_s, situation(vitals, needs)):
                     print(f"generate: {line}", flush=True)

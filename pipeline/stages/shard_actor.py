@@ -10,6 +10,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_set import read_summary, shard_path
+from pipeline.core.storage_probe import check_storage
 from pipeline.stages.pulse import voice
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class ShardActor:
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
+            if config.generate.preflight == "auto":  # before the model is loaded, which takes minutes
+                check_storage(store, images_dir)
             self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
             self._tell("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is

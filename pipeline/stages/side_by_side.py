@@ -17,12 +17,18 @@ from pipeline.stages.train import train
 
 
 def num_slots(settings: TrainConfig) -> int:
-    """How many trainings of this shape the CPUs hold at a time, at least one."""
-    if cluster_address() is not None:
-        cpus = float(ray.cluster_resources().get("CPU", 1))
-    else:  # not what a local Ray plans with, which may be more than there are
+    """How many trainings of this shape the CPUs and GPUs hold at a time, at least one.
+
+    On a cluster those of the nodes that are up: what an autoscaler may add is not told to anybody.
+    """
+    needs = {"CPU": settings.num_workers * settings.num_cpus_per_worker}
+    if settings.device == "cuda":
+        needs["GPU"] = settings.num_workers
+    there: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}
+    if cluster_address() is None:  # not what a local Ray plans with, which may be more CPUs than there are
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
+        there = {**there, "CPU": cpus}
+    return max(1, int(min(there.get(name, 0) / amount for name, amount in needs.items())))
 
 
 def _in_a_process(

@@ -105,7 +105,7 @@ class Sweep:
         check_machine(self.base.generate)
         config = SweepJob(self.settings, self.base, self.store).config({})
         with ray_session(local_cpus(config.generate)):
-            at_once = min(slots or self.num_trials, cluster_slots(config), self.num_trials)
+            at_once = min(cluster_slots(config, slots), self.num_trials)
             params = {**self.settings.model_dump(mode="json", exclude={"space"}), "trials": self.num_trials}
             params |= {f"space.{key}": json.dumps(value) for key, value in self.identity["sweep"]["space"].items()}
             with tracked_run(self.base, self.store, "sweep", self.id, params, {}) as run:

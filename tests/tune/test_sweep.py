@@ -139,5 +139,5 @@ def test_a_slot_is_what_a_trial_reserves_at_most_at_a_time() -> None:
 def test_a_trial_larger_than_the_cluster_is_an_input_error(ray_cluster: None) -> None:
     from pipeline.stages.sweep_tuner import cluster_slots
 
-    with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than the cluster has"):
+    with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than this machine has"):
         cluster_slots(small_config(num_workers=99))
