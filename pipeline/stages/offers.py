@@ -78,13 +78,14 @@ def await_offer(needs: Mapping[str, float], settings: str) -> None:
 def await_room(needs: Mapping[str, float], count: int, settings: str, stall_timeout_s: float) -> None:
     """Wait until the cluster has room for a group that can only start as a whole; say what is waited for.
 
-    Ray Train would wait for ever, without a word.
+    Ray Train would wait for ever, without a word. When the nodes that are up would do but are in use, it is left to it:
+    its request makes the pool of a generation beside it shrink to `generate.num_actors`.
 
     Args:
         needs: of one of the group.
         count: of the group.
         settings: that ask for less, for the message.
-        stall_timeout_s: after so long it is given up, unless the nodes that are up would do but are in use.
+        stall_timeout_s: after so long without the nodes it is given up.
 
     Raises:
         InputError: no node has what one of them needs, and none will.
@@ -93,16 +94,14 @@ def await_room(needs: Mapping[str, float], count: int, settings: str, stall_time
     await_offer(needs, settings)
     wanted = _wanted(needs)
     clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
-    asked_s = noted_s = time.monotonic()
+    asked_s = time.monotonic()
     room = ray.util.placement_group([wanted] * count)
     try:
         while not room.wait(POLL_S):
-            now_s = time.monotonic()
-            if nodes_hold(wanted) >= count:
-                if now_s - noted_s >= WARN_AFTER_S:
-                    noted_s = now_s
-                    print(f"train: waiting {now_s - asked_s:.0f} s for other work to end on the nodes", flush=True)
-            elif line := clock.look(now_s - asked_s, _situation(wanted, count)):
+            if nodes_hold(wanted) >= count:  # but they are in use
+                print(f"train: {_situation(wanted, count)}, some in use: they are waited for", flush=True)
+                return
+            if line := clock.look(time.monotonic() - asked_s, _situation(wanted, count)):
                 print(f"train: {line}", flush=True)
     finally:
         ray.util.remove_placement_group(room)
