@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, without types
+from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
+from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.core.errors import InputError
 from pipeline.core.stall import StallClock
@@ -18,29 +22,38 @@ OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
 """Settings that ask for less; they stand in the line that says that nobody has what is asked for."""
 POLL_S = 1.0
 WARN_AFTER_S = 30.0
+JOIN_PATIENCE_S = 20.0
 ANSWER_TIMEOUT_S = 30.0
 """For an autoscaler to look at a new request; it looks every few seconds."""
 
 
-def check_offered(needs: Mapping[str, float], settings: str = OF_AN_ACTOR) -> None:
-    """Raises `InputError` when no node has what one actor needs and the autoscaler has refused to start one that does.
+def check_offered(needs: Mapping[str, float], settings: str = OF_AN_ACTOR, waited_s: float = 0.0) -> None:
+    """Raises `InputError` when no node has what one actor needs, and none that has will come.
 
-    It is told only when it has looked at a waiting actor, seconds after that was asked for. Older autoscalers (v1) tell
-    nobody; then this raises nothing.
+    An autoscaler (v2) tells what it will start no node for, when it has looked at a waiting actor, seconds after that
+    was asked for. Older ones (v1) with groups of their own tell nobody; then this raises nothing. A cluster without
+    groups gets `JOIN_PATIENCE_S` for nodes that somebody else starts.
 
     Args:
         needs: amount by resource, e.g. `{"CPU": 1, "GPU": 1}`.
         settings: that ask for less, for the message.
+        waited_s: since this was asked for.
     """
     wanted = _wanted(needs)
-    if nodes_hold(wanted) or not _refused(wanted, _status()):
+    if nodes_hold(wanted):
+        return
+    if _refused(wanted, _status()):
+        no = "and its autoscaler has no group of nodes with them or no room for one more"
+        mend = "add such a group or raise its limit (max_workers in cluster.yaml, maxReplicas in Kubernetes)"
+    elif waited_s >= JOIN_PATIENCE_S and not _has_groups():
+        no, mend = f"none joined within {waited_s:.0f} s, and it has no autoscaler that starts one", "add such a node"
+    else:
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
     raise InputError(
-        f"no node of the cluster has {_named(wanted)} for an actor, and its autoscaler has no group of nodes with them "
-        f"or no room for one more (the most on a node now: {_named(most)}); add such a group or raise its limit "
-        f"(max_workers in cluster.yaml, maxReplicas in Kubernetes), or ask for less: {settings}"
+        f"no node of the cluster has {_named(wanted)} for an actor, {no} (the most on a node now: {_named(most)}); "
+        f"{mend}, or ask for less: {settings}"
     )
 
 
@@ -67,8 +80,8 @@ def await_offer(needs: Mapping[str, float], settings: str) -> None:
             status = _status()
             if seen is None and _waiting(wanted, status):
                 seen = status.cluster_resource_state.cluster_resource_state_version
+            check_offered(wanted, settings, time.monotonic() - asked_s)
             if seen is not None and status.autoscaling_state.last_seen_cluster_resource_state_version >= seen:
-                check_offered(wanted, settings)
                 return
             time.sleep(POLL_S)
     finally:
@@ -137,6 +150,18 @@ def _status() -> Any:
     reply = GetClusterStatusReply()
     reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
     return reply
+
+
+def _has_groups() -> bool:
+    """Whether an autoscaler may start nodes.
+
+    The older one (v1) runs everywhere; without groups of its own it reports each node as one, by its id.
+    """
+    if (text := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)) is None:
+        return True  # not that one, or not yet
+    groups = json.loads(text).get("autoscaler_report", {}).get("active_nodes", {})
+    ids = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
+    return not groups or not ids.issuperset(groups)
 
 
 def _waiting(wanted: Mapping[str, float], status: Any) -> int:

@@ -159,7 +159,7 @@ def watched(
             except queue.Empty:
                 vitals = ask(pulse)
                 if not vitals.starting:
-                    check_offered(needs, settings)
+                    check_offered(needs, settings, time.monotonic() - last_row_s)
                 quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
                 if line := clock.look(quiet_s, situation(vitals, needs)):
                     print(f"generate: {line}", flush=True)

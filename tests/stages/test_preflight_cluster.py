@@ -50,7 +50,16 @@ def ended(
     (torn / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
     root = folder / "runs"
     model = save_model(Store.open(str(root)), "synthetic").removeprefix("models/")
-    cuda = ["--set", "train.data=real", "--set", "train.device=cuda", "--set", "train.mixed_precision=none"]
+    cuda = [
+        "--set",
+        "train.data=real",
+        "--set",
+        "train.batch_size=20",
+        "--set",
+        "train.device=cuda",
+        "--set",
+        "train.mixed_precision=none",
+    ]
     commands = {
         "storage": ["jobs.generate", *options(tiny_model, f"{s3_root}/preflight")],
         "weights": ["jobs.generate", *options(torn, root)],
