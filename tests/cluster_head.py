@@ -24,6 +24,8 @@ from tests.conftest import REPOSITORY
 from tests.faults.ray_nodes import MIB, kill
 
 START_TIMEOUT_S = 180
+JOINED = "Ray runtime started"
+"""What `ray start` says when its node is up."""
 
 
 class ClusterHead:
@@ -64,7 +66,7 @@ class ClusterHead:
         ]  # fmt: skip
         self._process = self._ray_start(self._log, *words)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not answers(f"127.0.0.1:{dashboard}") or "Ray runtime started" not in self._log.read_text():
+        while not answers(f"127.0.0.1:{dashboard}") or JOINED not in self._log.read_text():
             if self._process.poll() is not None or time.monotonic() >= deadline:
                 log = self._log.read_text()
                 self.close()
@@ -97,6 +99,12 @@ class ClusterHead:
         """One more node joins; the process that all of its own descend from. It may not be up yet."""
         words = (f"--address={self.gcs_address}", f"--num-cpus={cpus}", f"--object-store-memory={80 * MIB}")
         return self._ray_start(self.folder / "nodes.log", *words)
+
+    @property
+    def nodes_log(self) -> str:
+        """What the added nodes said at their start; `JOINED` for each that is up."""
+        log = self.folder / "nodes.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     @staticmethod
     def kill_node(node: subprocess.Popen[bytes]) -> None:

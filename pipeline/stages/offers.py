@@ -22,8 +22,8 @@ OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
 """Settings that ask for less; they stand in the line that says that nobody has what is asked for."""
 POLL_S = 1.0
 WARN_AFTER_S = 30.0
-JOIN_PATIENCE_S = 20.0
-ANSWER_TIMEOUT_S = 30.0
+JOIN_PATIENCE_S = 30.0
+ANSWER_TIMEOUT_S = 40.0
 """For an autoscaler to look at a new request; it looks every few seconds."""
 
 

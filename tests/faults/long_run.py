@@ -34,10 +34,10 @@ from pyarrow import fs
 
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import load_config
-from tests.cluster_head import ClusterHead
+from tests.cluster_head import JOINED, ClusterHead
 from tests.conftest import REPOSITORY
 from tests.faults.memory_watch import Growth, MemoryWatch, Series, growth
-from tests.faults.set_check import check_part, only_set, published_names, rows_of
+from tests.faults.set_check import check_part, published_names, rows_of
 from tests.faults.undisturbed import make_undisturbed
 from tests.mlflow_servers import MlflowServer
 
@@ -82,6 +82,7 @@ class LongRun:
             stack.callback(self.head.close)
             for _ in range(self.workers):
                 self.add_node()
+            self.wait_for_nodes()
             self.watch = MemoryWatch(self.out / "memory.csv")
             stack.callback(self.watch.close)
             self.mlflow = mlflow
@@ -95,6 +96,21 @@ class LongRun:
 
     def add_node(self) -> None:
         self.nodes[f"node {len(self.kills_s) + len(self.nodes)}"] = self.head.add_node(cpus=1)
+
+    def wait_for_nodes(self) -> None:
+        """Until all have joined: a job on a cluster without nodes and without an autoscaler is refused."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self.head.nodes_log.count(JOINED) < self.workers:
+            assert time.monotonic() < deadline, self.head.nodes_log
+            self.replace_ended()
+            time.sleep(1)
+
+    def replace_ended(self) -> None:
+        """A machine that is too busy may not start a node in time; then it is tried again."""
+        for name, node in list(self.nodes.items()):
+            if node.poll() is not None:
+                print(f"{time.strftime('%H:%M:%S')} {name} ended by itself, another one joins", flush=True)
+                self.nodes[name] = self.head.add_node(cpus=1)
 
     def submit(self) -> subprocess.Popen[bytes]:
         words = [word for setting in self.sets for word in ("--set", setting)]
@@ -118,6 +134,7 @@ class LongRun:
             now_s = time.time()
             if now_s >= next_sample_s:
                 next_sample_s = now_s + SAMPLE_S
+                self.replace_ended()
                 self.watch.sample(now_s - self.began_s, self.processes())
             if first_s is None:
                 assert now_s - self.began_s < START_TIMEOUT_S, (self.out / "job.log").read_text(errors="replace")
@@ -164,11 +181,11 @@ class LongRun:
         names = published_names(files, root)
         images, again = 0, []
         try:
+            assert names, "no shard was published"
             images, again = self.check_images(files, root, names)
         except AssertionError as error:
             wrong.append(f"the set is wrong: {str(error)[:1000]}")
-        folder = Path(only_set(files, root)) / "shards"
-        at_s = sorted((folder / name).stat().st_mtime for name in names)
+        at_s = sorted(path.stat().st_mtime for path in self.root.glob("images/*/shards/shard-*.parquet"))
         pause_s = max((b - a for a, b in pairwise(at_s)), default=0.0)
         if pause_s > LONGEST_PAUSE_S:
             wrong.append(f"no shard was published for {pause_s:.0f} s, more than {LONGEST_PAUSE_S:.0f}")
