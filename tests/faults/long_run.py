@@ -80,9 +80,7 @@ class LongRun:
             stack.callback(mlflow.kill)
             self.head = ClusterHead(0, {"MLFLOW_DISABLE_TELEMETRY": "true"})
             stack.callback(self.head.close)
-            for _ in range(self.workers):
-                self.add_node()
-            self.wait_for_nodes()
+            self.start_nodes()
             self.watch = MemoryWatch(self.out / "memory.csv")
             stack.callback(self.watch.close)
             self.mlflow = mlflow
@@ -97,19 +95,21 @@ class LongRun:
     def add_node(self) -> None:
         self.nodes[f"node {len(self.kills_s) + len(self.nodes)}"] = self.head.add_node(cpus=1)
 
-    def wait_for_nodes(self) -> None:
-        """Until all have joined: a job on a cluster without nodes and without an autoscaler is refused."""
+    def start_nodes(self) -> None:
+        """One after the other: a job on a cluster without nodes and without an autoscaler is refused."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while self.head.nodes_log.count(JOINED) < self.workers:
-            assert time.monotonic() < deadline, self.head.nodes_log
-            self.replace_ended()
-            time.sleep(1)
+        for number in range(self.workers):
+            self.add_node()
+            while self.head.nodes_log.count(JOINED) <= number:
+                assert time.monotonic() < deadline, self.head.nodes_log
+                self.replace_ended()
+                time.sleep(0.5)
 
     def replace_ended(self) -> None:
-        """A machine that is too busy may not start a node in time; then it is tried again."""
+        """Ray gives a node 30 s to start; on a machine that is too busy for that it is tried again."""
         for name, node in list(self.nodes.items()):
             if node.poll() is not None:
-                print(f"{time.strftime('%H:%M:%S')} {name} ended by itself, another one joins", flush=True)
+                print(f"{time.strftime('%H:%M:%S')} {name} did not start in time or ended; once more", flush=True)
                 self.nodes[name] = self.head.add_node(cpus=1)
 
     def submit(self) -> subprocess.Popen[bytes]:
