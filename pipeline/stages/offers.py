@@ -157,7 +157,7 @@ def _has_groups() -> bool:
 
     The older one (v1) runs everywhere; without groups of its own it reports each node as one, by its id.
     """
-    if (text := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)) is None:
+    if not (text := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)):
         return True  # not that one, or not yet
     groups = json.loads(text).get("autoscaler_report", {}).get("active_nodes", {})
     ids = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
