@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,9 +21,11 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 
 from pipeline.stages.head_watch import answers
 from tests.conftest import REPOSITORY
+from tests.faults.ray_nodes import MIB, kill
 
-MIB = 2**20
 START_TIMEOUT_S = 180
+JOINED = "Ray runtime started"
+"""What `ray start` says when its node is up."""
 
 
 class ClusterHead:
@@ -57,16 +58,29 @@ class ClusterHead:
             words = [f"--autoscaling-config={config}"]
             self.client_environment = {"RAY_AUTH_MODE": "disabled"}
             environment = {**PRETENDED, **(environment or {})}
-        programs = Path(sys.executable).parent
+        self._environment = environment or {}
         self._log = self.folder / "start.log"
-        with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
+        words += [
+            "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+            f"--object-store-memory={100 * MIB}", f"--num-cpus={cpus}", f"--temp-dir={self.folder / 'ray'}",
+        ]  # fmt: skip
+        self._process = self._ray_start(self._log, *words)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not answers(f"127.0.0.1:{dashboard}") or JOINED not in self._log.read_text():
+            if self._process.poll() is not None or time.monotonic() >= deadline:
+                log = self._log.read_text()
+                self.close()
+                raise AssertionError(f"it does not start:\n{log}")
+            time.sleep(0.5)
+
+    def _ray_start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
+        programs = Path(sys.executable).parent
+        with open(log, "ab") as file:
+            return subprocess.Popen(
                 [
-                    sys.executable, programs / "ray", "start", "--head", "--block", "--disable-usage-stats",
-                    "--node-ip-address=127.0.0.1", f"--port={gcs}", f"--dashboard-port={dashboard}",
-                    f"--ray-client-server-port={client}", "--dashboard-agent-listen-port=0",
-                    "--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={100 * MIB}",
-                    f"--num-cpus={cpus}", f"--temp-dir={self.folder / 'ray'}", *words,
+                    sys.executable, programs / "ray", "start", "--block", "--disable-usage-stats",
+                    "--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", "--min-worker-port=0",
+                    "--max-worker-port=0", *words,
                 ],
                 cwd=self.folder,
                 env={
@@ -74,19 +88,30 @@ class ClusterHead:
                     "PATH": f"{programs}:{os.environ['PATH']}",
                     "RAY_worker_niceness": "0",
                     **self.client_environment,
-                    **(environment or {}),
+                    **self._environment,
                 },
-                stdout=log,
-                stderr=log,
+                stdout=file,
+                stderr=file,
                 start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not answers(f"127.0.0.1:{dashboard}") or "Ray runtime started" not in self._log.read_text():
-            if self._process.poll() is not None or time.monotonic() >= deadline:
-                log = self._log.read_text()
-                self.close()
-                raise AssertionError(f"it does not start:\n{log}")
-            time.sleep(0.5)
+
+    def add_node(self, cpus: int) -> subprocess.Popen[bytes]:
+        """One more node joins; the process that all of its own descend from. It may not be up yet."""
+        words = (f"--address={self.gcs_address}", f"--num-cpus={cpus}", f"--object-store-memory={80 * MIB}")
+        return self._ray_start(self.folder / "nodes.log", *words)
+
+    @property
+    def nodes_log(self) -> str:
+        """What the added nodes said at their start; `JOINED` for each that is up."""
+        log = self.folder / "nodes.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    @staticmethod
+    def kill_node(node: subprocess.Popen[bytes]) -> None:
+        """SIGKILL for an added node and everything on it at once, as when a machine is lost."""
+        parent = psutil.Process(node.pid)
+        kill([parent, *parent.children(recursive=True)])
+        node.wait()
 
     @property
     def processes(self) -> list[psutil.Process]:
@@ -101,14 +126,8 @@ class ClusterHead:
         return list(found.values())
 
     def close(self) -> None:
-        """SIGKILL for everything: first all are stopped, so that none sees another one die."""
-        alive = self.processes
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for process in alive:
-                try:
-                    process.send_signal(number)
-                except psutil.NoSuchProcess:
-                    continue
+        """SIGKILL for everything."""
+        kill(self.processes)
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 

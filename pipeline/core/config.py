@@ -130,7 +130,8 @@ class GenerateConfig(Frozen):
     max_failed_rows: int | None = Field(None, ge=0)
     """The job also fails when more of its rows than this failed; default: no such limit."""
     preflight: Literal["auto", "always", "never"] = "auto"
-    """One worker tries one image before the pool starts; `auto`: on a cluster (RAY_ADDRESS), where a pool costs."""
+    """`always`: one worker makes one image before the pool is started, which loads the model once more; `auto`: the
+    pool's actors try the storage before they load the model, and the first error ends the job."""
     log_interval_s: float = Field(10, gt=0)
     """Seconds between progress lines."""
     stall_timeout_s: float = Field(1800, ge=5)

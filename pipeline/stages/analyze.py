@@ -20,6 +20,7 @@ from pipeline.core.plots import scatter_png
 from pipeline.core.real_images import LabelledImages
 from pipeline.core.scoring import check_sizes, main_set
 from pipeline.core.test_set_opening import open_test_sets
+from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
@@ -46,6 +47,9 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
         InputError: the test set or the device is not there, or an image cannot be read.
         WorkError: features are no numbers or damaged.
     """
+    if belongs_on_a_gpu_node(config.evaluate.device):
+        timeout_s = config.generate.stall_timeout_s
+        return on_a_gpu_node(analyze, "evaluate.device", timeout_s, config, store, encoders, print)
     started = time.monotonic()
     check_device(config.evaluate.device, "evaluate.device")
     classes = load_class_table(config.classes)

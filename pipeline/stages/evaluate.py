@@ -26,6 +26,7 @@ from pipeline.core.set_scores import set_verdict
 from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
 from pipeline.core.tracking_uri import ui_command
 from pipeline.core.verdict import ScoredModel, check_comparable, verdict
+from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
@@ -82,6 +83,9 @@ def evaluate(
             written.
         WorkError: a file is damaged, or a model gives no numbers.
     """
+    if belongs_on_a_gpu_node(config.evaluate.device):
+        timeout_s = config.generate.stall_timeout_s
+        return on_a_gpu_node(evaluate, "evaluate.device", timeout_s, config, store, dict(model_dirs))
     started = time.monotonic()
     check_device(config.evaluate)
     classes = load_class_table(config.classes)

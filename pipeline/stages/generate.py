@@ -21,9 +21,10 @@ from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.set_gallery import sample_page
 from pipeline.core.shard_range import shard_range
+from pipeline.core.storage_probe import check_storage
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage
-from pipeline.stages.preflight import check_storage, is_wanted, preflight
+from pipeline.stages.preflight import preflight
 from pipeline.stages.progress import Progress, most_common
 from pipeline.stages.prompts import tracked_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
@@ -147,9 +148,10 @@ def make_shards(
         made = found = 0
         next_point_s = 0.0
         pulse = start_pulse()
-        if is_wanted(config):
+        if settings.preflight == "always":
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
+        if settings.preflight != "never" and cluster_address() is not None:
             needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
             if line := shortage(needs, settings.num_actors):
                 print(f"preflight: {line}", flush=True)

@@ -1,46 +1,123 @@
-"""What the nodes of a cluster have for an actor, now and if its autoscaler may start more."""
+"""What the nodes of a cluster have for an actor or a worker, now and if its autoscaler may start more."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
+from typing import Any
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, without types
+from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
+from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.core.errors import InputError
+from pipeline.core.stall import StallClock
+
+OF_AN_ACTOR = "generate.num_gpus_per_actor, generate.num_cpus_per_actor"
+OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
+"""Settings that ask for less; they stand in the line that says that nobody has what is asked for."""
+POLL_S = 1.0
+WARN_AFTER_S = 30.0
+JOIN_PATIENCE_S = 60.0
+ANSWER_TIMEOUT_S = 40.0
+"""For an autoscaler to look at a new request; it looks every few seconds."""
 
 
-def check_offered(needs: Mapping[str, float]) -> None:
-    """Raises `InputError` when no node has what one actor needs and the autoscaler has refused to start one that does.
+def check_offered(needs: Mapping[str, float], settings: str = OF_AN_ACTOR, waited_s: float = 0.0) -> None:
+    """Raises `InputError` when no node has what one actor needs, and none that has will come.
 
-    It is told only when it has looked at a waiting actor, seconds after that was asked for. Older autoscalers (v1) tell
-    nobody; then this raises nothing.
+    An autoscaler (v2) tells what it will start no node for, when it has looked at a waiting actor, seconds after that
+    was asked for. Older ones (v1) with groups of their own tell nobody; then this raises nothing. A cluster without
+    groups gets `JOIN_PATIENCE_S` for nodes that somebody else starts.
 
     Args:
         needs: amount by resource, e.g. `{"CPU": 1, "GPU": 1}`.
+        settings: that ask for less, for the message.
+        waited_s: since this was asked for.
     """
-    wanted = {name: amount for name, amount in needs.items() if amount}
+    wanted = _wanted(needs)
+    if nodes_hold(wanted):
+        return
+    if _refused(wanted, _status()):
+        no = "and its autoscaler has no group of nodes with them or no room for one more"
+        mend = "add such a group or raise its limit (max_workers in cluster.yaml, maxReplicas in Kubernetes)"
+    elif waited_s >= JOIN_PATIENCE_S and not _has_groups():
+        no, mend = f"none joined within {waited_s:.0f} s, and it has no autoscaler that starts one", "add such a node"
+    else:
+        return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
-        return
-    if wanted not in refused_requests():
-        return
     most = {name: max((node.get(name, 0) for node in nodes), default=0) for name in wanted}
     raise InputError(
-        f"no node of the cluster has {_named(wanted)} for an actor, and its autoscaler has no group of nodes with them "
-        f"or no room for one more (the most on a node now: {_named(most)}); add such a group or raise its limit "
-        "(max_workers in cluster.yaml, maxReplicas in Kubernetes), or ask for less: generate.num_gpus_per_actor, "
-        "generate.num_cpus_per_actor"
+        f"no node of the cluster has {_named(wanted)} for an actor, {no} (the most on a node now: {_named(most)}); "
+        f"{mend}, or ask for less: {settings}"
     )
 
 
-def refused_requests() -> list[dict[str, float]]:
-    """What is waited for and the autoscaler (v2) will start no node for, by its own account."""
-    reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
-    refused = reply.autoscaling_state.infeasible_resource_requests
-    return [dict(request.resources_bundle) for request in refused]
+def nodes_hold(needs: Mapping[str, float]) -> int:
+    """How many times the nodes that are up hold this, whoever uses them now."""
+    wanted = _wanted(needs)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min((node.get(name, 0) / amount for name, amount in wanted.items()), default=1)) for node in nodes)
+
+
+def await_offer(needs: Mapping[str, float], settings: str) -> None:
+    """Ask the cluster for one actor's needs, and return when a node has them or may be started for them.
+
+    Raises:
+        InputError: as `check_offered`.
+    """
+    wanted, asked_s, seen = _wanted(needs), time.monotonic(), None
+    if nodes_hold(wanted):
+        return
+    # A task that waits alone: an autoscaler answers for it, and not for a part of a group.
+    with_them = ray.remote(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0))(_nothing).remote()
+    try:
+        while not nodes_hold(wanted) and time.monotonic() - asked_s < ANSWER_TIMEOUT_S:
+            status = _status()
+            if seen is None and _waiting(wanted, status):
+                seen = status.cluster_resource_state.cluster_resource_state_version
+            check_offered(wanted, settings, time.monotonic() - asked_s)
+            if seen is not None and status.autoscaling_state.last_seen_cluster_resource_state_version >= seen:
+                return
+            time.sleep(POLL_S)
+    finally:
+        ray.cancel(with_them)
+
+
+def await_room(needs: Mapping[str, float], count: int, settings: str, stall_timeout_s: float) -> None:
+    """Wait until the cluster has room for a group that can only start as a whole; say what is waited for.
+
+    Ray Train would wait for ever, without a word. When the nodes that are up would do but are in use, it is left to it:
+    its request makes the pool of a generation beside it shrink to `generate.num_actors`.
+
+    Args:
+        needs: of one of the group.
+        count: of the group.
+        settings: that ask for less, for the message.
+        stall_timeout_s: after so long without the nodes it is given up.
+
+    Raises:
+        InputError: no node has what one of them needs, and none will.
+        WorkError: the nodes have not come in time.
+    """
+    await_offer(needs, settings)
+    wanted = _wanted(needs)
+    clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+    asked_s = time.monotonic()
+    room = ray.util.placement_group([wanted] * count)
+    try:
+        while not room.wait(POLL_S):
+            if nodes_hold(wanted) >= count:  # but they are in use
+                print(f"train: {_situation(wanted, count)}, some in use: they are waited for", flush=True)
+                return
+            if line := clock.look(time.monotonic() - asked_s, _situation(wanted, count)):
+                print(f"train: {line}", flush=True)
+    finally:
+        ray.util.remove_placement_group(room)
 
 
 def shortage(needs: Mapping[str, float], actors: int) -> str | None:
@@ -56,6 +133,52 @@ def shortage(needs: Mapping[str, float], actors: int) -> str | None:
         f"{actors} actors need {wanted}, the nodes have {has} now: work begins on those; the rest waits for new nodes, "
         f"and if this cluster starts none, --set generate.num_actors={max(1, fits)} asks for what is there"
     )
+
+
+def _situation(wanted: Mapping[str, float], count: int) -> str:
+    there = ray.cluster_resources()
+    needed = _named({name: amount * count for name, amount in wanted.items()})
+    has = _named({name: there.get(name, 0) for name in wanted})
+    return f"{count} training workers (train.num_workers) need {needed} at a time, all nodes together have {has}"
+
+
+def _nothing() -> None:
+    """Runs on a node that has what was asked for."""
+
+
+def _status() -> Any:
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    return reply
+
+
+def _has_groups() -> bool:
+    """Whether an autoscaler may start nodes.
+
+    The older one (v1) runs everywhere; without groups of its own it reports each node as one, by its id.
+    """
+    if not (text := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)):
+        return True  # not that one, or not yet
+    groups = json.loads(text).get("autoscaler_report", {}).get("active_nodes", {})
+    ids = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
+    return not groups or not ids.issuperset(groups)
+
+
+def _waiting(wanted: Mapping[str, float], status: Any) -> int:
+    """How many requests of this shape wait for a node."""
+    pending = status.cluster_resource_state.pending_resource_requests
+    return sum(found.count for found in pending if dict(found.request.resources_bundle) == wanted)
+
+
+def _refused(wanted: Mapping[str, float], status: Any) -> bool:
+    """Whether the autoscaler (v2) will start no node for any of them: where some get one, more may just be too many."""
+    refused = status.autoscaling_state.infeasible_resource_requests
+    count = sum(dict(request.resources_bundle) == wanted for request in refused)
+    return count > 0 and count >= _waiting(wanted, status)
+
+
+def _wanted(needs: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(amount) for name, amount in needs.items() if amount}
 
 
 def _named(amounts: Mapping[str, float]) -> str:

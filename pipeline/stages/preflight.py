@@ -8,38 +8,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifact import Store
-from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
-from pipeline.stages.one_worker import ask_one_worker
+from pipeline.core.storage_probe import check_storage
+from pipeline.stages.one_worker import ask_one_worker, like_an_actor
 
 if TYPE_CHECKING:  # torch and diffusers, which only the worker needs
     from pipeline.core.shard_maker import OnBatch
-
-PROBE = "preflight.json"
-"""Always the same name, written over: a storage that allows no deletes is not left with many of them."""
-
-
-CHECK_PATIENCE_S = 10.0
-"""How long the storage may not answer before a run: nothing is paid for yet, so nothing is worth waiting for."""
-
-
-def check_storage(store: Store, images_dir: str) -> None:
-    """Write a small file as shards are written (temporary name, rename). Raises `WorkError` when that fails."""
-    store.write_json(f"{images_dir}/{PROBE}", {"written_at": time.time()}, CHECK_PATIENCE_S)
-
-
-def is_wanted(config: RunConfig) -> bool:
-    """Whether a worker is to try one image first: on a cluster, where nodes for a pool that must fail cost money.
-
-    On one machine the pool's own first image says the same, without loading the model once more.
-    """
-    return config.generate.preflight == "always" or (
-        config.generate.preflight == "auto" and cluster_address() is not None
-    )
 
 
 def preflight(
@@ -62,7 +40,8 @@ def preflight(
         WorkError: the image cannot be made, the storage cannot be written, or no node has what an actor needs.
     """
     try:
-        seconds: dict[str, float] = ask_one_worker(_try_one_image, config.generate, pulse, config, recipe, store, parts)
+        about = (config, recipe, store, parts)
+        seconds: dict[str, float] = ask_one_worker(_try_one_image, like_an_actor(config.generate), pulse, *about)
     except (InputError, WorkError) as error:
         raise type(error)(f"{error} (found by the preflight; no pool was started)") from error
     return seconds

@@ -26,9 +26,9 @@ from pipeline.core.preview import (
 )
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
+from pipeline.core.storage_probe import check_storage
 from pipeline.stages.generate import check_machine, local_cpus
-from pipeline.stages.one_worker import ask_one_worker
-from pipeline.stages.preflight import check_storage
+from pipeline.stages.one_worker import ask_one_worker, like_an_actor
 from pipeline.stages.pulse import start_pulse
 from pipeline.stages.runtime import ray_session
 
@@ -67,7 +67,7 @@ def preview(
     rows = chosen_rows(recipe, labels, each)
     settings = config.generate
     with ray_session(local_cpus(settings)):
-        made = ask_one_worker(_draw, settings, start_pulse(), config, store, recipe, rows)
+        made = ask_one_worker(_draw, like_an_actor(settings), start_pulse(), config, store, recipe, rows)
     summary = {**_estimate(config, recipe, made["batch_s"]), "counts": made["counts"], "load_s": made["load_s"]}
     path = f"{recipe.previews_dir}/{PAGE}"
     page = _page(config, recipe, labels, made, summary)

@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.schema import FAILED
 from pipeline.core.stall import WARN_STARTS, CrashClock, StallClock
-from pipeline.stages.offers import check_offered
+from pipeline.stages.offers import OF_AN_ACTOR, check_offered
 from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
 
 T = TypeVar("T")
@@ -160,8 +160,8 @@ class _End:
 class _Watch:
     """Judges what a pool tells; arguments as `watched`."""
 
-    def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str) -> None:
-        self._pulse, self._needs, self._job = pulse, needs, job
+    def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str, settings: str) -> None:
+        self._pulse, self._needs, self._job, self._settings = pulse, needs, job, settings
         self._stall = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
         self._crashes = CrashClock()
 
@@ -169,7 +169,7 @@ class _Watch:
         """Print what is due; `last_row_s` is when a row came, on the monotonic clock. Raises as `watched`."""
         vitals = ask(self._pulse)
         if not vitals.starting:
-            check_offered(self._needs)
+            check_offered(self._needs, self._settings, time.monotonic() - last_row_s)
         quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
         crash = self._crashes.look(vitals.starts, vitals.last_said)
         for line in (crash, self._stall.look(quiet_s, situation(vitals, self._needs))):
@@ -178,7 +178,12 @@ class _Watch:
 
 
 def watched(
-    rows: Iterable[T], pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str = "generate"
+    rows: Iterable[T],
+    pulse: Any,
+    needs: Mapping[str, float],
+    stall_timeout_s: float,
+    job: str = "generate",
+    settings: str = OF_AN_ACTOR,
 ) -> Generator[T, None, None]:
     """Pass on what a Ray Data iterator gives; say, and in the end raise, when the pool gets nothing done.
 
@@ -194,6 +199,7 @@ def watched(
         needs: resources that one actor of the pool reserves, for the message.
         stall_timeout_s: quiet seconds after which it is given up.
         job: named in front of what is said.
+        settings: that ask for less, for the message.
 
     Raises:
         InputError: no node has what an actor needs, and none will.
@@ -212,7 +218,7 @@ def watched(
 
     thread = threading.Thread(target=pull, daemon=True)
     thread.start()
-    watch = _Watch(pulse, needs, stall_timeout_s, job)
+    watch = _Watch(pulse, needs, stall_timeout_s, job, settings)
     last_row_s = looked_s = time.monotonic()
     try:
         while True:

@@ -12,7 +12,7 @@ from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.regeneration import locate
 from pipeline.stages.generate import check_machine, local_cpus
-from pipeline.stages.one_worker import ask_one_worker
+from pipeline.stages.one_worker import ask_one_worker, like_an_actor
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.pulse import start_pulse
 from pipeline.stages.runtime import ray_session
@@ -44,7 +44,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     with ray_session(local_cpus(config.generate)):
         about = (config, store, recipe, parts, wanted)
-        result = ask_one_worker(compare_on_worker, config.generate, start_pulse(), *about)
+        result = ask_one_worker(compare_on_worker, like_an_actor(config.generate), start_pulse(), *about)
     compared: list[dict[str, Any]] = result["images"]
     return compared
 

@@ -13,6 +13,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkerBrokenError, one_line
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.model_source import check_models
+from pipeline.core.storage_probe import check_storage
 from pipeline.stages.pool_metrics import BROKEN
 from pipeline.stages.pulse import ask, heard, voice
 
@@ -59,6 +60,8 @@ class ShardActor:
         self._store, self._images_dir, self._replace = store, images_dir, replace
         self._error: Exception | None = None
         try:
+            if config.generate.preflight == "auto":  # before the model is loaded, which takes minutes
+                check_storage(store, images_dir)
             check_models(config.recipe, identity)
             self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
             self._tell("ready")

@@ -20,10 +20,17 @@ from pipeline.stages.train import train
 
 
 def num_slots(settings: TrainConfig) -> int:
-    """How many trainings of this shape the CPUs hold at a time, at least one."""
-    # Not what a local Ray plans with, which may be more than there are.
-    cpus = usable_cpus() if cluster_address() is None else float(ray.cluster_resources().get("CPU", 1))
-    return max(1, int(cpus / (settings.num_workers * settings.num_cpus_per_worker)))
+    """How many trainings of this shape the CPUs and GPUs hold at a time, at least one.
+
+    On a cluster those of the nodes that are up: what an autoscaler may add is not told to anybody.
+    """
+    needs = {"CPU": settings.num_workers * settings.num_cpus_per_worker}
+    if settings.device == "cuda":
+        needs["GPU"] = settings.num_workers
+    there: dict[str, float] = ray.cluster_resources() if ray.is_initialized() else {}
+    if cluster_address() is None:  # not what a local Ray plans with, which may be more CPUs than there are
+        there = {**there, "CPU": usable_cpus()}
+    return max(1, int(min(there.get(name, 0) / amount for name, amount in needs.items())))
 
 
 def _in_a_process(work: Callable[[], dict[str, Any]], cluster: str | None) -> dict[str, Any]:

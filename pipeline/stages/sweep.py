@@ -124,7 +124,7 @@ class Sweep:
     def _search(self, say: Say, slots: int | None, *, retry_failed: bool) -> dict[str, Any]:
         config = SweepJob(self.settings, self.base, self.store).config({})
         with ray_session(local_cpus(config.generate)):
-            at_once = min(slots or self.num_trials, cluster_slots(config), self.num_trials)
+            at_once = min(cluster_slots(config, slots), self.num_trials)
             with self._tracked() as run:
                 job = SweepJob(self.settings, self.base, self.store, run.run_id)
                 self._begin()

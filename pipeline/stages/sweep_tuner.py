@@ -28,6 +28,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.search_space import GRID, Point, suggest
 from pipeline.core.sweep_config import SweepConfig
+from pipeline.stages.offers import OF_A_TRAINING, OF_AN_ACTOR, await_offer
 from pipeline.stages.runtime import belong_to
 from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, PROJECTED_COST, SweepJob, run_trial
 from pipeline.stages.tracking import track_as_part
@@ -192,15 +193,28 @@ def slot_needs(config: RunConfig) -> dict[str, float]:
     }
 
 
-def cluster_slots(config: RunConfig) -> int:
-    """Trials that the cluster holds at a time. Raises `InputError` when it holds none. Needs a Ray session."""
+def cluster_slots(config: RunConfig, slots: int | None = None) -> int:
+    """Trials at a time: as many as the nodes that are up hold; on a cluster `slots` if given, for nodes may be added.
+
+    Needs a Ray session.
+
+    Raises:
+        InputError: no trial fits this machine, or no node of the cluster has what an actor or a worker of a trial
+            needs, and none will.
+    """
     needs, there = slot_needs(config), dict(ray.cluster_resources())
     holds = {name: there.get(name, 0.0) / need for name, need in needs.items() if need}
+    if cluster_address() is not None:
+        made, trained = config.generate, config.train
+        await_offer({"CPU": made.num_cpus_per_actor, "GPU": made.num_gpus_per_actor}, OF_AN_ACTOR)
+        await_offer({"CPU": trained.num_cpus_per_worker, "GPU": int(trained.device == "cuda")}, OF_A_TRAINING)
+        return slots or max(1, int(min(holds.values())))
     if lacking := [f"{needs[name]:g} {name}" for name, times in holds.items() if times < 1]:
         raise InputError(
-            f"a trial needs {' and '.join(lacking)}, more than the cluster has; lower train.num_workers or "
+            f"a trial needs {' and '.join(lacking)}, more than this machine has; lower train.num_workers or "
             "generate.num_actors in the sweep's `base`"
         )
-    if cluster_address() is None and hasattr(os, "sched_getaffinity"):
+    if hasattr(os, "sched_getaffinity"):
         holds["CPU"] = max(1.0, len(os.sched_getaffinity(0)) / needs["CPU"])  # a local Ray may plan with more
-    return int(min(holds.values()))
+    fits = int(min(holds.values()))
+    return min(slots or fits, fits)

@@ -39,6 +39,7 @@ from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.ingest import TrainingData, open_training_data
+from pipeline.stages.offers import OF_A_TRAINING, await_room
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
@@ -110,7 +111,12 @@ def fit(
     run: RunHandle,
     watch: Watch | None = None,
 ) -> str:
-    """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote. Raises `WorkError`."""
+    """Run the workers to the last epoch; the sha256 of the weights that rank 0 wrote.
+
+    Raises:
+        InputError: no node of the cluster has what a worker needs.
+        WorkError: the workers cannot start or fail.
+    """
     settings = config.train
     needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.arrays is None else 0)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
@@ -127,13 +133,17 @@ def fit(
             validation=None if watch is None else ray.put(watch.validation),
         )
         use_gpu = settings.device == "cuda"
+        per_worker = {"CPU": settings.num_cpus_per_worker, **({"GPU": 1} if use_gpu else {})}
+        if cluster_address() is not None:
+            least = settings.min_workers or settings.num_workers
+            await_room(per_worker, least, OF_A_TRAINING, config.generate.stall_timeout_s)
         trainer = (LocalTrainer if cluster_address() is None else ray.train.torch.TorchTrainer)(
             run_worker,
             train_loop_config={"job": job},
             scaling_config=ray.train.ScalingConfig(
                 num_workers=elastic_range(settings),
                 use_gpu=use_gpu,
-                resources_per_worker={"CPU": settings.num_cpus_per_worker, **({"GPU": 1} if use_gpu else {})},
+                resources_per_worker=per_worker,
             ),
             run_config=ray.train.RunConfig(
                 name=CHECKPOINTS,

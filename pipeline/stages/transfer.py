@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.core.transfer_datasets import Images, MissingSetError, TransferSet
 from pipeline.core.transfer_folders import open_folder
 from pipeline.core.transfer_summary import ProbeRun, summary
 from pipeline.core.transfer_table import DIGITS, FASHION_MNIST, NAMED, open_built_in
+from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
@@ -70,6 +72,10 @@ def transfer(
         InputError: an unknown name, a wrong folder, no set is there, or the device is not.
         WorkError: features are no numbers or damaged.
     """
+    if belongs_on_a_gpu_node(config.transfer.device):
+        there = partial(transfer, download=download)
+        timeout_s = config.generate.stall_timeout_s
+        return on_a_gpu_node(there, "transfer.device", timeout_s, config, store, encoders, names, print)
     started = time.monotonic()
     settings = config.transfer
     check_device(settings.device, "transfer.device")

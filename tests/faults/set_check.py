@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from typing import Any
 
@@ -61,3 +62,25 @@ def check_set(files: fs.FileSystem, root: str, undisturbed: list[dict[str, Any]]
     assert all(row["bytes_sha256"] == row["sha256"] for row in found)
     different = [a["image_id"] for a, b in zip(found, expected, strict=True) if a != b]
     assert not different, different
+
+
+def check_part(files: fs.FileSystem, root: str, shard_size: int, again: list[dict[str, Any]]) -> int:
+    """As `check_set`, for a set that was stopped in the middle: any of its shards may be missing.
+
+    Args:
+        files: where the set lies.
+        root: path of the storage root in it.
+        shard_size: rows of each shard.
+        again: rows of some of its shards, made without disturbance.
+
+    Returns:
+        How many rows there are.
+    """
+    names = published_names(files, root)
+    assert all(re.fullmatch(r"shard-\d{6}\.parquet", name) for name in names), names
+    found = {row["image_id"]: row for row in rows_of(files, root)}
+    assert len(found) == len(names) * shard_size, (len(found), len(names), shard_size)
+    assert all(row["bytes_sha256"] == row["sha256"] for row in found.values())
+    different = [row["image_id"] for row in again if found[row["image_id"]] != row]
+    assert again and not different, different
+    return len(found)

@@ -16,8 +16,9 @@ from pipeline.core.errors import OutageError, WorkError
 from pipeline.core.filesystems import open_filesystem
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import resolve_recipe
+from pipeline.core.storage_probe import check_storage
 from pipeline.stages.generate import generate
-from pipeline.stages.preflight import _try_one_image, check_storage
+from pipeline.stages.preflight import _try_one_image
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.train import train

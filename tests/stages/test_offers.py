@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
-from pipeline.stages.offers import check_offered, shortage
+from pipeline.core.errors import InputError
+from pipeline.stages import offers
+from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")  # of 4 planned CPUs
 
@@ -17,3 +20,30 @@ def test_a_pool_that_is_larger_than_the_nodes_is_said_with_what_fits() -> None:
 def test_nobody_is_refused_by_a_cluster_whose_autoscaler_tells_nothing() -> None:
     check_offered({"CPU": 1, "GPU": 0})
     check_offered({"CPU": 1, "GPU": 8})
+
+
+def test_nodes_hold_as_often_as_each_holds_whole() -> None:
+    assert [nodes_hold({"CPU": cpus, "GPU": 0}) for cpus in (1, 3, 5)] == [4, 1, 0]
+    assert nodes_hold({"CPU": 1, "GPU": 1}) == 0
+
+
+@pytest.mark.parametrize(("waiting", "refused", "is_refused"), [(5, 2, False), (5, 5, True), (0, 0, False)])
+def test_only_a_group_with_no_room_for_any_refuses(
+    monkeypatch: pytest.MonkeyPatch, waiting: int, refused: int, is_refused: bool
+) -> None:
+    """Five actors on a group of three nodes that are still to come: two are refused, none of the five is lost."""
+    status, wanted = GetClusterStatusReply(), {"CPU": 1.0, "GPU": 1.0}
+    asked = status.cluster_resource_state.pending_resource_requests.add(count=waiting)
+    asked.request.resources_bundle.update(wanted)
+    for _ in range(refused):
+        status.autoscaling_state.infeasible_resource_requests.add().resources_bundle.update(wanted)
+    monkeypatch.setattr(offers, "_status", lambda: status)
+    if is_refused:
+        with pytest.raises(InputError, match=r"no node of the cluster has 1 CPU, 1 GPU"):
+            check_offered(wanted)
+    else:
+        check_offered(wanted)
+
+
+def test_there_is_room_at_once_where_the_nodes_are_free() -> None:
+    await_room({"CPU": 1}, 3, "nothing", 5)

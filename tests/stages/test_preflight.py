@@ -11,9 +11,9 @@ from pipeline.core.config_loading import load_config
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import published_shards
 from pipeline.core.recipe import resolve_recipe
+from pipeline.core.storage_probe import PROBE
 from pipeline.stages.generate import generate
-from pipeline.stages.preflight import PROBE, is_wanted
-from tests.tiny_sets import settings, tiny_config
+from tests.tiny_sets import settings
 
 
 def eager(model: Path, **recipe: Any) -> RunConfig:
@@ -48,10 +48,3 @@ def test_a_model_that_cannot_draw_is_found_before_any_shard(tiny_model: Path, tm
     with pytest.raises(WorkError, match=r"first image cannot be made: ValueError.*no pool was started"):
         generate(config, store)
     assert not published_shards(store, resolve_recipe(config).images_dir)
-
-
-def test_it_is_automatic_on_a_cluster_only(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
-    config = tiny_config(tiny_model)
-    assert not is_wanted(config)
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert is_wanted(config)

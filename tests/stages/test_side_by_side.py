@@ -92,3 +92,12 @@ def test_an_input_error_stays_one(monkeypatch: pytest.MonkeyPatch, ray_cluster: 
 def test_slots_are_what_the_cpus_of_this_process_hold(monkeypatch, cpus: int, workers: int, slots: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
     assert num_slots(small_config(num_workers=workers, batch_size=24).train) == slots
+
+
+@pytest.mark.parametrize(("gpus", "slots"), [(8, 4), (3, 1), (0, 1)])
+def test_slots_of_a_cluster_are_what_its_gpus_hold_too(monkeypatch: pytest.MonkeyPatch, gpus: int, slots: int) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 192.0, **({"GPU": float(gpus)} if gpus else {})})
+    settings = small_config(num_workers=2, batch_size=24, device="cuda").train
+    assert num_slots(settings) == slots

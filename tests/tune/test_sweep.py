@@ -140,5 +140,15 @@ def test_a_slot_is_what_a_trial_reserves_at_most_at_a_time() -> None:
 def test_a_trial_larger_than_the_cluster_is_an_input_error(ray_cluster: None) -> None:
     from pipeline.stages.sweep_tuner import cluster_slots
 
-    with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than the cluster has"):
+    with pytest.raises(InputError, match=r"a trial needs 99 CPU, more than this machine has"):
         cluster_slots(small_config(num_workers=99))
+
+
+def test_a_cluster_may_grow_so_slots_are_believed(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.stages.sweep_tuner import cluster_slots
+
+    config = small_config(num_workers=1)  # its pool of two actors is the most that it reserves
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere")
+    assert [cluster_slots(config, slots) for slots in (None, 9)] == [2, 9]
+    larger = small_config(num_workers=99, batch_size=198)
+    assert cluster_slots(larger) == 1

@@ -1,0 +1,166 @@
+"""Every job and tune command, sent to a real cluster by Ray's jobs API: exit code 0, a summary, no traceback.
+
+What a job does is tested beside it; here it only has to work where it is sent to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from pipeline.core.artifact import Store
+from tests.cluster_head import ClusterHead
+from tests.conftest import REPOSITORY, SaveModel
+from tests.tiny_sets import training_options
+
+pytestmark = pytest.mark.timeout(900)
+Job = tuple[list[str], str]
+"""Its words, and what its summary says."""
+
+STUDY = """
+seeds: [0]
+axes:
+  guidance: {"1": [recipe.guidance_scale=1]}
+"""
+SPACE = """
+search: random
+num_trials: 2
+validation: {source: synthetic, images_per_class: 1}
+base: [train.epochs=1, generate.num_actors=1]
+space: {train.learning_rate: {loguniform: [0.1, 0.8]}}
+"""
+TINY_GENERATOR = (
+    "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
+    "vae.num_steps=2", "unet.block_out_channels=[8,8,16]", "unet.norm_num_groups=4", "unet.num_steps=2",
+)  # fmt: skip
+
+
+class Place:
+    """A root with two models, and the words that every job of it takes."""
+
+    def __init__(self, folder: Path, model: Path, noise: Path, save_model: SaveModel) -> None:
+        self.root, self.folder, self.noise = folder / "runs", folder, noise
+        store = Store.open(str(self.root))
+        self.models = [save_model(store, "synthetic", seed).removeprefix("models/") for seed in (0, 1)]
+        (folder / "study.yaml").write_text(STUDY)
+        (folder / "space.yaml").write_text(SPACE)
+        self.config = [*training_options(self.root, model), "--set", f"evaluate.test_set={noise}"]
+        self.config += ["--set", "train.mixed_precision=none"]
+        self.quiet = [*self.config, "--set", "tracking.enabled=false"]
+
+    def first(self) -> dict[str, Job]:
+        """Jobs that take seconds and need nothing of the others."""
+        models, quiet = self.models, self.quiet
+        plain = ["--root", str(self.root)]
+        return {
+            "jobs.fetch_data": (["fashion-mnist"], "fashion-mnist: "),
+            "jobs.build_classes": (["--name", "shoes", "--class", "sandal", *plain], "shoes.parquet"),
+            "jobs.check_prompts": (quiet, "prompts"),
+            "jobs.plan": ([*quiet, "--images-per-s", "10"], "images"),
+            "jobs.build_prompts": (quiet, "40 "),
+            "jobs.generate": (quiet, "40 images in"),
+            "jobs.compare": ([*quiet, *models], "McNemar"),
+            "jobs.evaluate": ([*quiet, "--model", models[0]], "report: "),
+            "jobs.register": ([*self.config, "--model", models[0], "--alias", "best"], "best"),
+            "jobs.submit": (["--dry-run", "--", "python", "-m", "jobs.demo"], "command: python -m jobs.demo"),
+        }
+
+    def second(self) -> dict[str, Job]:
+        """Jobs that take seconds and need the set that `jobs.generate` made."""
+        quiet = self.quiet
+        return {
+            "jobs.verify": (quiet, "40 "),
+            "jobs.gallery": (quiet, "index.html"),
+            "jobs.audit": (quiet, "40 images: "),
+            "jobs.regenerate": ([*quiet, "--image-id", "0"], "0"),
+            "jobs.preview": ([*quiet, "--num-classes", "1", "--num-images-per-class", "1"], "preview.html"),
+            "jobs.train": (quiet, "accuracy"),
+        }
+
+    def heavy(self) -> dict[str, Job]:
+        """Jobs that take minutes here."""
+        quiet, model = self.quiet, ["--model", self.models[0]]
+        generator = [word for setting in TINY_GENERATOR for word in ("--set", setting)]
+        few = ["--set", "transfer.num_trials=1", "--set", "transfer.probe_seeds=[0]"]
+        demo = [*quiet[2:], "--set", "evaluate.test_set=fashion_mnist"]  # it has a preset of its own
+        return {
+            "jobs.analyze": ([*quiet, *model], "metrics: "),
+            "jobs.transfer": ([*quiet, *few, *model, "--dataset", "digits"], "numbers: "),
+            "jobs.bench": (["generate", *quiet, "--repeats", "1"], "stage_over_bare_loop"),
+            "jobs.demo": (demo, "top-1"),
+            "jobs.study": ([*quiet, "--study", f"{self.folder}/study.yaml"], "guidance"),
+            "jobs.train_generator": (
+                ["--work", f"{self.folder}/work", "--out", f"{self.folder}/out", *generator],
+                f"{self.folder}/out",
+            ),
+            "tune.sweep": ([*quiet, "--space", f"{self.folder}/space.yaml"], "result.json"),
+            "tune.scaling": (
+                [*quiet, "--recipe", "c", "--seeds", "1", *(w for n in (2, 3, 4) for w in ("--size", str(n)))],
+                "studies/scaling-default",
+            ),
+        }
+
+    def last(self) -> dict[str, Job]:
+        """What follows a sweep."""
+        return {"tune.promote": ([*self.quiet, "--sweep", "space", "--seeds", "1"], "best.yaml")}
+
+
+@pytest.fixture(scope="module")
+def head(isolated_environment: None) -> Iterator[ClusterHead]:
+    started = ClusterHead(8)  # of which the jobs themselves take none
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, noise_folder: Path, save_model: SaveModel
+) -> Place:
+    return Place(tmp_path_factory.mktemp("every"), tiny_model, noise_folder, save_model)
+
+
+def run_all(head: ClusterHead, jobs: Mapping[str, Job]) -> None:
+    """Send all at once and look at each."""
+    token = Path(head.client_environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    client = JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {token}"})
+    environment = {"working_dir": str(REPOSITORY), "env_vars": {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "1"}}
+    ids = {}
+    for name, (words, _) in jobs.items():
+        line = " ".join(f"'{word}'" for word in ("python", "-m", name, *words))
+        ids[name] = client.submit_job(entrypoint=line, runtime_env=environment, entrypoint_num_cpus=0)
+    wrong = []
+    for name, job_id in ids.items():
+        while not (info := client.get_job_info(job_id)).status.is_terminal():
+            time.sleep(0.5)
+        log = client.get_job_logs(job_id)
+        said = jobs[name][1] in log
+        if info.status != JobStatus.SUCCEEDED or info.driver_exit_code != 0 or not said or "Traceback" in log:
+            wrong.append(f"{name}: {info.status}, exit code {info.driver_exit_code}\n{log[-3000:]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_list_is_whole(place: Place) -> None:
+    """A new job has to be added here."""
+    there = {
+        f"{package}.{path.stem}"
+        for package in ("jobs", "tune")
+        for path in (REPOSITORY / package).glob("*.py")
+        if path.stem != "__init__"
+    }
+    assert {*place.first(), *place.second(), *place.heavy(), *place.last()} == there
+
+
+def test_light_jobs(head: ClusterHead, place: Place) -> None:
+    run_all(head, place.first())
+    run_all(head, place.second())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
+    run_all(head, place.heavy())
+    run_all(head, place.last())
