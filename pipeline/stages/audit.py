@@ -1,32 +1,24 @@
-"""Image set -> audit: what is wrong with it, class by class, without labels; CLIP's part by actors of Ray Data."""
+"""Image set -> audit: what is wrong with it, class by class, without labels."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
-
-os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
-
-import numpy as np
-import ray.data
+from typing import Any
 
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, worst_first
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
-from pipeline.core.audit_reading import first_pictures, read_set_columns, real_columns, rows_of, with_compared_images
+from pipeline.core.audit_reading import read_set_columns, real_columns, rows_of, with_compared_images
 from pipeline.core.clip_layout import CLIP
 from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.cluster import cluster_address
-from pipeline.core.config import ModelConfig, RunConfig
+from pipeline.core.config import RunConfig
 from pipeline.core.credentials import covered
-from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
 from pipeline.core.gallery import MAX_SIDE, ClassRow
-from pipeline.core.identity import ID_LENGTH, content_hash, image_id, num_shards
+from pipeline.core.identity import ID_LENGTH, content_hash, image_id
 from pipeline.core.image_set import (
     check_row_format,
     each_summary,
@@ -36,18 +28,13 @@ from pipeline.core.image_set import (
     set_totals,
     shard_path,
 )
-from pipeline.core.model_source import local_model_dir, model_fingerprint
+from pipeline.core.model_source import model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.training_images import real_folder
 from pipeline.core.transfer_config import AuditConfig
-from pipeline.stages.data_context import leave_words_to_us
-from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.audit_clip import clip_model, clip_rows
 from pipeline.stages.run_handle import RunHandle
-from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
-
-if TYPE_CHECKING:  # torch and transformers, which only the workers need
-    from pipeline.core.clip_judge import ClipJudge
 
 AUDIT_VERSION = 2
 """Part of an audit's id: raise it when the numbers or the page change."""
@@ -173,7 +160,7 @@ def clip_fingerprint(settings: AuditConfig) -> dict[str, Any] | None:
     """What names the CLIP model, None without one. Raises `InputError` when it is not there or not pinned."""
     if not settings.clip.id:
         return None
-    return model_fingerprint(_model(settings), CLIP)
+    return model_fingerprint(clip_model(settings), CLIP)
 
 
 def _check_device(device: str) -> None:
@@ -183,10 +170,6 @@ def _check_device(device: str) -> None:
         check_device(device, "audit.device")
 
 
-def _model(settings: AuditConfig) -> ModelConfig:
-    return ModelConfig(id=settings.clip.id, revision=settings.clip.revision)
-
-
 def missing_words(store: Store, shards: Sequence[str], columns: SetColumns, clip: ClipRows | None) -> list[str]:
     """What the audit could not say, one sentence each."""
     said = [] if clip else [NO_CLIP]
@@ -194,95 +177,6 @@ def missing_words(store: Store, shards: Sequence[str], columns: SetColumns, clip
     if scores.null_count == len(scores) and not (columns.statuses == "nsfw").any():
         said.append("Whether images are unsafe: no safety checker ran (recipe.safety_model names one).")
     return said
-
-
-def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) -> ClipRows:
-    """CLIP's word on the first good images of each class, shard by shard, as actors of Ray Data finish.
-
-    Raises `InputError` when the model cannot be loaded or the device is not there, `WorkError` when a shard is damaged.
-    """
-    settings = config.audit
-    each = min(settings.clip_images_per_class, config.images_per_class)
-    count = num_shards(len(recipe.classes), each, shard_size)
-    paths = [shard_path(recipe.images_dir, number) for number in range(count)]
-    columns: dict[str, list[Any]] = {name: [] for name in ClipRows.__dataclass_fields__}
-    with ray_session():
-        leave_words_to_us()
-        pulse = start_pulse()
-        rows = ray.data.from_items([{"shard": path} for path in paths], override_num_blocks=count).flat_map(
-            ClipActor,
-            fn_constructor_args=(settings, store, recipe.classes.spoken_names, each, pulse),
-            concurrency=settings.num_actors,
-            num_cpus=settings.num_cpus_per_actor,
-            num_gpus=settings.num_gpus_per_actor,
-        )
-        needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-        with closing(watched(rows.iter_rows(), pulse, needs, config.generate.stall_timeout_s, "audit")) as judged:
-            for row in judged:
-                if row.get("error"):
-                    raise InputError(row["error"])
-                for name, values in columns.items():
-                    values.append(row[name])
-    return ClipRows(**{name: np.asarray(values) for name, values in columns.items()})
-
-
-class ClipActor:
-    """Called by Ray Data with one shard at a time; answers with one row for each of its first good images.
-
-    An error of the start is a row too: Ray would restart the actor again and again.
-
-    Args:
-        settings: model, prompt, batch size and device.
-        store: the storage root.
-        names: of the classes, in label order.
-        images_per_class: how many of each class are looked at.
-        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
-    """
-
-    def __init__(
-        self, settings: AuditConfig, store: Store, names: Sequence[str], images_per_class: int, pulse: Any
-    ) -> None:
-        self._tell = voice(pulse)
-        self._tell("starting")
-        from pipeline.core.clip_judge import ClipJudge
-        from pipeline.core.features import check_device
-
-        self._settings, self._store, self._images_per_class = settings, store, images_per_class
-        self._judge: ClipJudge | None = None
-        try:
-            check_device(settings.device, "audit.device")
-            directory = local_model_dir(_model(settings), CLIP)
-            self._judge = ClipJudge(directory, names, settings.clip_prompt, settings.device)
-            self._tell("ready")
-        except InputError as error:
-            self._error = str(error)
-
-    def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """The shard's rows: fields of `ClipRows`."""
-        if self._judge is None:
-            return [{"error": self._error}]
-        self._tell("making", says=f"judging {row['shard']}")
-        found = list(self._judged(self._judge, row["shard"]))
-        self._tell("shard")
-        return found
-
-    def _judged(self, judge: ClipJudge, shard: str) -> Iterator[dict[str, Any]]:
-        pictures = list(first_pictures(self._store, shard, self._images_per_class))
-        size = self._settings.batch_size
-        for start in range(0, len(pictures), size):
-            part = pictures[start : start + size]
-            said = judge.judge([image for _, _, image in part], [label for label, _, _ in part])
-            self._tell("batch")
-            for number, (label, index, _) in enumerate(part):
-                yield {
-                    "labels": label,
-                    "indices": index,
-                    "best": int(said.best[number]),
-                    "own_score": float(said.own_score[number]),
-                    "best_score": float(said.best_score[number]),
-                    "domain": int(said.domain[number]),
-                    "vectors": said.vectors[number],
-                }
 
 
 def _pictures(

@@ -16,7 +16,8 @@ from pipeline.core.image_set import shard_path
 from pipeline.core.images import encode_image, perceptual_hash, pixel_std
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import OK
-from pipeline.stages.audit import NO_CLIP, ClipActor, audit
+from pipeline.stages.audit import NO_CLIP, audit
+from pipeline.stages.audit_clip import ClipActor
 from pipeline.stages.run_handle import RunHandle
 from tests.image_sets import small_config, write_image_set
 from tests.tiny_clip import COLOURS, build_clip, picture

@@ -1,0 +1,125 @@
+"""CLIP's part of an audit: one model per actor, shard by shard."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/ingest.py
+
+import numpy as np
+import ray.data
+
+from pipeline.core.artifact import Store
+from pipeline.core.audit import ClipRows
+from pipeline.core.audit_reading import first_pictures
+from pipeline.core.clip_layout import CLIP
+from pipeline.core.config import ModelConfig, RunConfig
+from pipeline.core.errors import InputError
+from pipeline.core.identity import num_shards
+from pipeline.core.image_set import shard_path
+from pipeline.core.model_source import local_model_dir
+from pipeline.core.recipe import Recipe
+from pipeline.core.transfer_config import AuditConfig
+from pipeline.stages.data_context import leave_words_to_us
+from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.runtime import ray_session
+
+if TYPE_CHECKING:  # torch and transformers, which only the workers need
+    from pipeline.core.clip_judge import ClipJudge
+
+
+def clip_model(settings: AuditConfig) -> ModelConfig:
+    """The CLIP model of an audit, to be opened or fetched."""
+    return ModelConfig(id=settings.clip.id, revision=settings.clip.revision)
+
+
+def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) -> ClipRows:
+    """CLIP's word on the first good images of each class, shard by shard, as actors of Ray Data finish.
+
+    Raises `InputError` when the model cannot be loaded or the device is not there, `WorkError` when a shard is damaged.
+    """
+    settings = config.audit
+    each = min(settings.clip_images_per_class, config.images_per_class)
+    count = num_shards(len(recipe.classes), each, shard_size)
+    paths = [shard_path(recipe.images_dir, number) for number in range(count)]
+    columns: dict[str, list[Any]] = {name: [] for name in ClipRows.__dataclass_fields__}
+    with ray_session():
+        leave_words_to_us()
+        pulse = start_pulse()
+        rows = ray.data.from_items([{"shard": path} for path in paths], override_num_blocks=count).flat_map(
+            ClipActor,
+            fn_constructor_args=(settings, store, recipe.classes.spoken_names, each, pulse),
+            concurrency=settings.num_actors,
+            num_cpus=settings.num_cpus_per_actor,
+            num_gpus=settings.num_gpus_per_actor,
+        )
+        needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
+        with closing(watched(rows.iter_rows(), pulse, needs, config.generate.stall_timeout_s, "audit")) as judged:
+            for row in judged:
+                if row.get("error"):
+                    raise InputError(row["error"])
+                for name, values in columns.items():
+                    values.append(row[name])
+    return ClipRows(**{name: np.asarray(values) for name, values in columns.items()})
+
+
+class ClipActor:
+    """Called by Ray Data with one shard at a time; answers with one row for each of its first good images.
+
+    An error of the start is a row too: Ray would restart the actor again and again.
+
+    Args:
+        settings: model, prompt, batch size and device.
+        store: the storage root.
+        names: of the classes, in label order.
+        images_per_class: how many of each class are looked at.
+        pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
+    """
+
+    def __init__(
+        self, settings: AuditConfig, store: Store, names: Sequence[str], images_per_class: int, pulse: Any
+    ) -> None:
+        self._tell = voice(pulse)
+        self._tell("starting")
+        from pipeline.core.clip_judge import ClipJudge
+        from pipeline.core.features import check_device
+
+        self._settings, self._store, self._images_per_class = settings, store, images_per_class
+        self._judge: ClipJudge | None = None
+        try:
+            check_device(settings.device, "audit.device")
+            directory = local_model_dir(clip_model(settings), CLIP)
+            self._judge = ClipJudge(directory, names, settings.clip_prompt, settings.device)
+            self._tell("ready")
+        except InputError as error:
+            self._error = str(error)
+
+    def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """The shard's rows: fields of `ClipRows`."""
+        if self._judge is None:
+            return [{"error": self._error}]
+        self._tell("making", says=f"judging {row['shard']}")
+        found = list(self._judged(self._judge, row["shard"]))
+        self._tell("shard")
+        return found
+
+    def _judged(self, judge: ClipJudge, shard: str) -> Iterator[dict[str, Any]]:
+        pictures = list(first_pictures(self._store, shard, self._images_per_class))
+        size = self._settings.batch_size
+        for start in range(0, len(pictures), size):
+            part = pictures[start : start + size]
+            said = judge.judge([image for _, _, image in part], [label for label, _, _ in part])
+            self._tell("batch")
+            for number, (label, index, _) in enumerate(part):
+                yield {
+                    "labels": label,
+                    "indices": index,
+                    "best": int(said.best[number]),
+                    "own_score": float(said.own_score[number]),
+                    "best_score": float(said.best_score[number]),
+                    "domain": int(said.domain[number]),
+                    "vectors": said.vectors[number],
+                }
