@@ -59,6 +59,7 @@ class ClusterHead:
             self.client_environment = {"RAY_AUTH_MODE": "disabled"}
             environment = {**PRETENDED, **(environment or {})}
         self._environment = environment or {}
+        self._added = 0
         self._log = self.folder / "start.log"
         words += [
             "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
@@ -96,8 +97,15 @@ class ClusterHead:
             )  # fmt: skip
 
     def add_node(self, cpus: int) -> subprocess.Popen[bytes]:
-        """One more node joins; the process that all of its own descend from. It may not be up yet."""
-        words = (f"--address={self.gcs_address}", f"--num-cpus={cpus}", f"--object-store-memory={80 * MIB}")
+        """One more node joins; the process that all of its own descend from. It may not be up yet.
+
+        It has an address of its own: a driver on the head would take any node of the head's address for its own.
+        """
+        self._added += 1
+        words = (
+            f"--address={self.gcs_address}", f"--num-cpus={cpus}", f"--object-store-memory={80 * MIB}",
+            f"--node-ip-address=127.0.1.{self._added}",
+        )  # fmt: skip
         return self._ray_start(self.folder / "nodes.log", *words)
 
     @property
