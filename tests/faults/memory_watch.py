@@ -15,15 +15,16 @@ KIB_PER_MIB = 1024
 FLOOR_MIB = 16.0
 """Growth that is no leak yet: one more arena of the allocator, one more full buffer."""
 ROLES = {
+    r"/raylet ": "raylet",
     r"^ray::.*Pulse": "pulse",
     r"^ray::.*MapWorker": "actor",
     r"^ray::JobSupervisor": "job supervisor",
+    r"^ray::RuntimeEnvAgent|runtime_env/agent/main.py": "runtime env agent",
+    r"^ray::DashboardAgent|dashboard/agent.py": "dashboard agent",
+    r"^ray::_StatsActor|^ray::_AutoscalingCoordinator|^ray::ActorLocation": "Ray Data's actors",
     r"^ray::": "other worker",
     r"/gcs_server": "gcs",
-    r"/raylet ": "raylet",
     r"dashboard/dashboard.py|ray-dashboard": "dashboard",
-    r"runtime_env/agent/main.py|RuntimeEnvAgent": "runtime env agent",
-    r"dashboard/agent.py|DashboardAgent": "dashboard agent",
     r"log_monitor.py": "log monitor",
     r"autoscaler/.*monitor.py": "autoscaler",
     r"ray.util.client.server": "client server",
