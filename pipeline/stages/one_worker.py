@@ -32,7 +32,9 @@ def ask_one_worker(function: Callable[..., Answer], settings: GenerateConfig, pu
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
 
     def answers() -> Iterator[Answer]:
-        task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"])(_answer)
+        # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
+        options: dict[str, Any] = {"num_cpus": needs["CPU"], "num_gpus": needs["GPU"], "scheduling_strategy": "DEFAULT"}
+        task = ray.remote(**options)(_answer)
         try:
             yield ray.get(task.remote(function, pulse, *arguments))
         except ray.exceptions.RayError as error:  # killed for its memory, or with its node
