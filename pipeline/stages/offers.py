@@ -74,7 +74,9 @@ def await_offer(needs: Mapping[str, float], settings: str) -> None:
     if nodes_hold(wanted):
         return
     # A task that waits alone: an autoscaler answers for it, and not for a part of a group.
-    with_them = ray.remote(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0))(_nothing).remote()
+    # And outside the placement group of a sweep's trial, if this is in one.
+    amounts = {"num_cpus": wanted.get("CPU", 0), "num_gpus": wanted.get("GPU", 0)}
+    with_them = ray.remote(**amounts, scheduling_strategy="DEFAULT")(_nothing).remote()
     try:
         while not nodes_hold(wanted) and time.monotonic() - asked_s < ANSWER_TIMEOUT_S:
             status = _status()
