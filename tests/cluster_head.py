@@ -123,9 +123,10 @@ class ClusterHead:
     @staticmethod
     def kill_node(node: subprocess.Popen[bytes]) -> None:
         """SIGKILL for an added node and everything on it at once, as when a machine is lost."""
-        parent = psutil.Process(node.pid)
-        kill([parent, *parent.children(recursive=True)])
-        node.wait()
+        if node.poll() is None:
+            parent = psutil.Process(node.pid)
+            kill([parent, *parent.children(recursive=True)])
+            node.wait()
 
     @property
     def processes(self) -> list[psutil.Process]:
