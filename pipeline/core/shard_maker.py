@@ -261,7 +261,7 @@ def summarize(
         finished=time.time(),
         environment=environment or {},
         engine_s=sum(row["seconds"] for row in rows),
-        stored_bytes=sum(len(row["image"]["bytes"]) for row in rows if row.get("image")),
+        stored_bytes=sum(len((row.get("image") or {}).get("bytes") or b"") for row in rows),
         truncated=sum(row["truncated"] for row in rows),
     )
 

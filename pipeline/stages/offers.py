@@ -22,7 +22,7 @@ OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
 """Settings that ask for less; they stand in the line that says that nobody has what is asked for."""
 POLL_S = 1.0
 WARN_AFTER_S = 30.0
-JOIN_PATIENCE_S = 60.0
+JOIN_PATIENCE_S = 30.0
 ANSWER_TIMEOUT_S = 40.0
 """For an autoscaler to look at a new request; it looks every few seconds."""
 
@@ -75,8 +75,9 @@ def await_offer(needs: Mapping[str, float], settings: str) -> None:
         return
     # A task that waits alone: an autoscaler answers for it, and not for a part of a group.
     # And outside the placement group of a sweep's trial, if this is in one.
-    amounts = {"num_cpus": wanted.get("CPU", 0), "num_gpus": wanted.get("GPU", 0)}
-    with_them = ray.remote(**amounts, scheduling_strategy="DEFAULT")(_nothing).remote()
+    with_them = ray.remote(num_cpus=wanted.get("CPU", 0), num_gpus=wanted.get("GPU", 0), scheduling_strategy="DEFAULT")(
+        _nothing
+    ).remote()
     try:
         while not nodes_hold(wanted) and time.monotonic() - asked_s < ANSWER_TIMEOUT_S:
             status = _status()

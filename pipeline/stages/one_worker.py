@@ -60,8 +60,9 @@ def ask_one_worker(function: Callable[..., Answer], worker: Worker, pulse: Any, 
 
     def answers() -> Iterator[Answer]:
         # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
-        needs = {"num_cpus": worker.needs["CPU"], "num_gpus": worker.needs["GPU"]}
-        task = ray.remote(**needs, scheduling_strategy="DEFAULT")(_answer)
+        task = ray.remote(num_cpus=worker.needs["CPU"], num_gpus=worker.needs["GPU"], scheduling_strategy="DEFAULT")(
+            _answer
+        )
         try:
             yield ray.get(task.remote(function, pulse, *arguments))
         except ray.exceptions.RayError as error:  # killed for its memory, or with its node

@@ -17,7 +17,7 @@ from tests.cluster_head import ClusterHead
 from tests.conftest import REPOSITORY, SaveModel
 from tests.tiny_sets import training_options
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Job = tuple[list[str], str]
 """Its words, and what its summary says."""
 
@@ -159,7 +159,6 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.second())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.heavy())

@@ -101,10 +101,13 @@ def test_a_planted_clip_finds_what_was_planted(store: Store, tmp_path: Path, mon
     assert np.isfinite(scores.of(np.array([image_id(7, EACH - 1)]))).all()
 
 
-def test_an_actor_that_cannot_load_its_clip_says_so_in_a_row(store: Store, tmp_path: Path):
+def test_an_actor_that_cannot_load_its_clip_says_so_in_a_row(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipeline.stages.audit_clip.voice", lambda _: lambda *_, **__: None)  # there is no Ray here
     clip = build_clip(tmp_path / "clip", planted=False)
     (clip / "preprocessor_config.json").unlink()
-    actor = ClipActor(planted_config(clip={"id": str(clip)}).audit, store, ["a"], EACH)
+    actor = ClipActor(planted_config(clip={"id": str(clip)}).audit, store, ["a"], EACH, None)
     (row,) = actor({"shard": "none"})
     assert "audit.clip: " in row["error"] and "cannot be loaded" in row["error"]
 

@@ -72,7 +72,7 @@ def test_a_worker_whose_key_only_reads_is_found_by_the_preflight(
         with pytest.raises(
             WorkError, match=r"cannot write s3://.*preflight.json: .*ACCESS_DENIED.*mend the permission"
         ):
-            _try_one_image(config, recipe.prompts_dir, recipe.images_dir, store, parts, lambda *_, **__: None)
+            _try_one_image(config, recipe, store, parts, lambda *_, **__: None)
     finally:
         open_filesystem.cache_clear()
 
@@ -80,7 +80,7 @@ def test_a_worker_whose_key_only_reads_is_found_by_the_preflight(
 def test_a_storage_that_does_not_answer_is_not_waited_for_before_a_run(
     s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.stages.preflight.CHECK_PATIENCE_S", 0.5)
+    monkeypatch.setattr("pipeline.core.storage_probe.CHECK_PATIENCE_S", 0.5)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     open_filesystem.cache_clear()
     began = time.monotonic()

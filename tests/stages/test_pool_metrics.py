@@ -42,6 +42,15 @@ def scrape() -> Sums:
     return sums
 
 
+def settled() -> Sums:
+    """The figures once those of earlier tests' runs have come in."""
+    while True:
+        before = scrape()
+        time.sleep(11)  # over Ray's interval
+        if scrape() == before:
+            return before
+
+
 def grown(before: Sums, is_there: Callable[[Sums], bool]) -> Sums:
     """What the counters have grown by, as soon as that is what is waited for."""
     deadline = time.monotonic() + REPORT_S
@@ -57,7 +66,7 @@ def grown(before: Sums, is_there: Callable[[Sums], bool]) -> Sums:
 def test_a_run_is_counted_for_prometheus_and_said_in_the_log(
     tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, pulse = scrape(), start_pulse()
+    before, pulse = settled(), start_pulse()
     monkeypatch.setattr("pipeline.stages.generate.start_pulse", lambda: pulse)  # it outlives the run here
     config = load_config("fashion", overrides=settings(tiny_model))
     generate(config, Store.open(str(tmp_path)))
@@ -77,7 +86,7 @@ def test_a_run_is_counted_for_prometheus_and_said_in_the_log(
 
 
 def test_failures_have_a_bounded_number_of_labels_and_actors_come_and_go() -> None:
-    before = scrape()
+    before = settled()
     pulse = start_pulse()
     tell = pulse.beat.remote
     for number in range(MAX_REASONS + 5):

@@ -22,6 +22,7 @@ from tests.cluster_head import ClusterHead
 from tests.conftest import REPOSITORY, Cli, SaveModel
 from tests.tiny_sets import options
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SECONDS = 60.0
 
 

@@ -121,12 +121,12 @@ def test_a_killed_build_is_gone_on_with(
     monkeypatch.setattr(prompts_module, "MAX_PART_ROWS", SHARD_SIZE)
     write, calls = Store.write_bytes, 0
 
-    def killed(self: Store, path: str, data: bytes) -> None:
+    def killed(self: Store, path: str, data: bytes, patience_s: float | None = None) -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise WorkError("killed")
-        write(self, path, data)
+        write(self, path, data, patience_s)
 
     monkeypatch.setattr(Store, "write_bytes", killed)
     with pytest.raises(WorkError):
