@@ -8,6 +8,15 @@ from pathlib import Path
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config
 
+SPACE = """
+search: random
+num_trials: 2
+validation: {source: synthetic, images_per_class: 1}
+base: [train.epochs=1, generate.num_actors=1]
+space: {train.learning_rate: {loguniform: [0.1, 0.8]}}
+"""
+"""Of the smallest sweep: two trials of one epoch."""
+
 
 def settings(model: Path, changes: Mapping[str, object] | None = None) -> list[str]:
     """KEY=VALUE words over the preset `fashion`; `changes` lie over those below."""

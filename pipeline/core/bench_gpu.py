@@ -16,7 +16,7 @@ import torch
 from pipeline.core.config import EngineConfig, ModelConfig, RecipeConfig
 from pipeline.core.diffusion import DiffusionEngine, device_name
 from pipeline.core.engine_options import denoiser_of
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError, WorkError, named_line
 from pipeline.core.random_sd import SHAPES, flops_per_image, write_random_model
 
 PROMPT = "tench, cyprinid, freshwater game fish with large scales"
@@ -158,7 +158,7 @@ def _measured(plan: Plan, dtype: str, model: Path, name: str, batch_size: int, m
         hook.remove()
         seconds = statistics.median(_seconds(draw, plan.device) for _ in range(plan.repeats))
     except (RuntimeError, InputError) as error:  # no such kernel, out of memory, a failed compilation
-        return {**about, "error": " ".join(f"{type(error).__name__}: {error}".split())[:200]}
+        return {**about, "error": named_line(error)[:200]}
     useful = batch_size * flops_per_image(SHAPES[plan.shape], calls, guidance=True)
     return {
         **about,

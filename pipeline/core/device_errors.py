@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipeline.core.errors import WorkerBrokenError, one_line
+from pipeline.core.errors import WorkerBrokenError, named_line
 
 _NAMES = re.compile(r"CUDA|CUDNN|CUBLAS|HIP error|MIOPEN", re.IGNORECASE)
 
@@ -22,6 +22,6 @@ def check_device(errors: Sequence[Exception], rows: int) -> None:
     named = [error for error in errors if isinstance(error, RuntimeError) and _NAMES.search(str(error))]
     if ends or len(named) == rows:
         raise WorkerBrokenError(
-            f"the device of this worker failed ({one_line((ends or named)[0])[:300]}); look at that GPU, or begin a "
+            f"the device of this worker failed ({named_line((ends or named)[0])[:300]}); look at that GPU, or begin a "
             "set with a smaller generate.batch_size, then run the same command again"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def one_line(error: Exception) -> str:
+def named_line(error: Exception) -> str:
     """`ValueError: what it says`, without line breaks."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 

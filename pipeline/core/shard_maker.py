@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import one_line
+from pipeline.core.errors import named_line
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import CHECKER, local_model_dir
@@ -215,7 +215,7 @@ class ShardMaker:
                 return self._encoded(result)
             except Exception as error:  # noqa: BLE001 - one picture that cannot be encoded spoils no other
                 result = error
-        return {"status": FAILED, "reason": one_line(result)[:MAX_REASON_LENGTH]}
+        return {"status": FAILED, "reason": named_line(result)[:MAX_REASON_LENGTH]}
 
     def _encoded(self, result: GeneratedImage) -> Row:
         data = encode_image(result.pixels, self._config.recipe)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import InputError, WorkerBrokenError, one_line
+from pipeline.core.errors import InputError, WorkerBrokenError, named_line
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.model_source import check_models
 from pipeline.core.storage_probe import check_storage
@@ -112,4 +112,4 @@ class ShardActor:
 
 def describe(error: Exception) -> str:
     """An error as one line; the kind is named unless it is one of ours, whose messages stand alone."""
-    return " ".join(str(error).split()) if type(error).__module__ == InputError.__module__ else one_line(error)
+    return " ".join(str(error).split()) if type(error).__module__ == InputError.__module__ else named_line(error)

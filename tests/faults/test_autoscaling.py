@@ -22,7 +22,7 @@ from pipeline.core.recipe import resolve_recipe
 from tests.cluster_head import ClusterHead
 from tests.conftest import REPOSITORY
 from tests.faults.ray_nodes import MIB, kill
-from tests.tiny_sets import options, tiny_config, training_options
+from tests.tiny_sets import SPACE, options, tiny_config, training_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -31,13 +31,6 @@ GROUPS = {
     "cpu": {"resources": {"CPU": 2, "object_store_memory": 80 * MIB}, "min_workers": 0, "max_workers": 1},
     "gpu": {"resources": {"CPU": 1, "GPU": 1, "object_store_memory": 80 * MIB}, "min_workers": 0, "max_workers": GPUS},
 }
-SPACE = """
-search: random
-num_trials: 2
-validation: {source: synthetic, images_per_class: 1}
-base: [train.epochs=1, generate.num_actors=1]
-space: {train.learning_rate: {loguniform: [0.1, 0.8]}}
-"""
 NODE = "RAY_CLOUD_INSTANCE_ID"
 
 

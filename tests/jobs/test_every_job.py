@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from pipeline.core.artifact import Store
 from tests.cluster_head import ClusterHead
 from tests.conftest import REPOSITORY, SaveModel
-from tests.tiny_sets import training_options
+from tests.tiny_sets import SPACE, training_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Job = tuple[list[str], str]
@@ -25,13 +25,6 @@ STUDY = """
 seeds: [0]
 axes:
   guidance: {"1": [recipe.guidance_scale=1]}
-"""
-SPACE = """
-search: random
-num_trials: 2
-validation: {source: synthetic, images_per_class: 1}
-base: [train.epochs=1, generate.num_actors=1]
-space: {train.learning_rate: {loguniform: [0.1, 0.8]}}
 """
 TINY_GENERATOR = (
     "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
