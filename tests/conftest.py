@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from pipeline.core.artifact import Store
 
 REPOSITORY = Path(__file__).parent.parent
+FORWARDED = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|(.+ )?pid=)")
 
 # A test that needs a hub would pass here and fail behind a firewall. Set before any test file imports the hub's client.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -172,7 +174,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         with pytest.raises(SystemExit) as caught:
             run_job(importlib.import_module(name).main)
         assert isinstance(caught.value.code, int)
-        return caught.value.code, *capfd.readouterr()
+        out, err = capfd.readouterr()
+        # What a process of Ray's prints is forwarded to this one, by and by: also what an earlier test's processes printed.
+        ours = "".join(line for line in out.splitlines(keepends=True) if not FORWARDED.match(line))
+        return caught.value.code, ours, err
 
     return call
 

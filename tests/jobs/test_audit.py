@@ -18,6 +18,7 @@ def test_jobs_audit_prints_the_sets_numbers_and_json_last(run, tmp_root: str):
     words = [word for text in (*settings, *recipe) for word in ("--set", text)]
     code, out, err = run("audit", "--preset", "fashion", "--root", tmp_root, *words, "--twin", "--json")
     assert code == 0, err
+    assert len(out.splitlines()) == 8, out
     images, duplicates, real, worst, no_clip, no_checker, page, last = out.splitlines()
     summary = json.loads(last)
     assert images == "30 images: 30 ok, 0 blank, 0 nsfw, 0 failed"
