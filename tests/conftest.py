@@ -175,7 +175,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
             run_job(importlib.import_module(name).main)
         assert isinstance(caught.value.code, int)
         out, err = capfd.readouterr()
-        # What a process of Ray's prints is forwarded to this one, by and by: also what an earlier test's processes printed.
+        # What Ray's processes print is forwarded to this one by and by, so an earlier test's may come now.
         ours = "".join(line for line in out.splitlines(keepends=True) if not FORWARDED.match(line))
         return caught.value.code, ours, err
 

@@ -1,7 +1,8 @@
-"""No name of a user's that becomes a path leaves the root."""
+"""Names from outside stay text: no class, lemma or prompt becomes a path, and no name of a user's leaves the root."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,42 @@ import pytest
 from pipeline.core.classes import ClassTable, class_table_bytes, load_class_table
 from pipeline.core.errors import InputError
 from tests.conftest import Cli
+from tests.tiny_sets import options
+
+HOSTILE = ["../up", "/etc/passwd", "a/../../b", "C:\\x", "a\nb", "<script>", "$(touch x)", "..", "~root", "%2e%2e/x"]
+# Only what this project names: directories, hashes, numbers, fixed files.
+PATHS = re.compile(
+    r"(prompts|images|galleries)/[0-9a-f]{16}"
+    r"(/(shards/)?(part-\d+-\d+\.parquet|shard-\d+\.parquet|(identity|manifest)\.json|index\.html|page-\d{3}\.html))"
+)
+
+
+def hostile_table(folder: Path) -> Path:
+    """The ten classes, each text of theirs hostile."""
+    table = load_class_table("fashion_mnist")
+    rows = [
+        {**row, "class_name": text, "lemmas": [text, "x" * 300], "definition": text, "hypernym_lemmas": [
+            [text] for _ in row["hypernym_lemmas"]
+        ]}
+        for row, text in zip(table.rows, HOSTILE, strict=True)
+    ]  # fmt: skip
+    path = folder / "hostile.parquet"
+    path.write_bytes(class_table_bytes(ClassTable(rows, "nowhere")))
+    return path
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_no_text_of_a_class_becomes_a_path(here: Cli, tiny_model: Path, tmp_path: Path) -> None:
+    table = hostile_table(tmp_path)
+    root = tmp_path / "a" / "runs"
+    words = options(tiny_model, root, {"classes": table, "generate.preflight": "never"})
+    for job in ("build_prompts", "generate", "gallery"):
+        here(f"jobs.{job}", *words).check_ok()
+    left = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    assert [path for path in left if not PATHS.fullmatch(path)] == [] and len(left) >= 9
+    beside = {path.name for path in tmp_path.rglob("*") if not path.is_relative_to(root)}
+    assert beside == {"hostile.parquet", "a"}
+
 
 ESCAPES = ["../x", "a/b", "/tmp/x", "a\0b", "x\n", "..", "", "a\\b", "~", "x y"]
 
