@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 # Both must be set before Ray is imported. Usage statistics would try to leave a closed network; the dedup of worker
 # logs would hide a failure that many actors share.
@@ -15,10 +15,11 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 
 import ray
 import ray.exceptions
+from ray._private import ray_constants
 
 from pipeline.core.cluster import cluster_address
 from pipeline.core.errors import InputError, WorkError
-from pipeline.stages.head_watch import answers_within, head_watched
+from pipeline.stages.head_watch import answers, answers_within, head_watched
 
 JOIN_TIMEOUT_S = 30.0
 """How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
@@ -59,16 +60,18 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         raise InputError(f"no Ray cluster answers at RAY_ADDRESS={address!r}; start one there, or unset it")
     try:
         if address:
-            ray.init(address=address, log_to_driver=True)
+            with _on_loopback() if _is_on_loopback_alone(address) else nullcontext():
+                ray.init(address=address, log_to_driver=True)
         else:
             planned = num_cpus or max(4, os.cpu_count() or 1)
-            ray.init(
-                address="local",
-                num_cpus=planned,
-                object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
-                include_dashboard=False,
-                log_to_driver=True,
-            )
+            with _on_loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=planned,
+                    object_store_memory=None if object_store_gib is None else int(object_store_gib * 2**30),
+                    include_dashboard=False,
+                    log_to_driver=True,
+                )
     except ConnectionError as error:
         raise InputError(
             f"no Ray cluster answers at RAY_ADDRESS={address!r} ({error}); start it, or unset it"
@@ -96,6 +99,26 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
                 yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A node that starts in it listens on 127.0.0.1, as on systems where Ray knows one machine alone.
+
+    Elsewhere Ray takes a network card's address for its node, even in place of a given 127.0.0.1, and its control
+    service, raylet and workers then take connections from anywhere.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _is_on_loopback_alone(address: str) -> bool:
+    """Whether the head is one of `_on_loopback`: Ray looks for 127.0.0.1:port at the network card's address."""
+    host, _, port = address.rpartition(":")
+    return host == "127.0.0.1" and not answers(f"{ray.util.get_node_ip_address()}:{port}")
 
 
 def _on_one_line(error: Exception) -> str:

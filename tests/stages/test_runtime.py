@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 
+import psutil
 import pytest
 import ray
 
@@ -14,6 +15,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.runtime import ray_session
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def raises(error: Exception) -> None:
@@ -25,6 +27,16 @@ def test_an_error_for_the_user_comes_as_it_was_raised_on_the_worker(kind: type[E
     with pytest.raises(kind) as caught, ray_session():
         ray.get(ray.remote(num_cpus=0)(raises).remote(kind("the disk is full")))
     assert type(caught.value) is kind and str(caught.value) == "the disk is full"
+
+
+def test_a_local_ray_listens_on_loopback_alone() -> None:
+    """The session's services and workers; a server that a test started beside it listens there too."""
+    ray.get(ray.remote(num_cpus=0)(lambda: None).remote())
+    ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    names = {process.pid: " ".join(process.cmdline()[:2]) for process in ours}
+    listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in names]
+    assert {"gcs_server", "raylet"} <= {names[c.pid].split()[0].rpartition("/")[2] for c in listening}
+    assert {names[c.pid]: c.laddr for c in listening if c.laddr.ip not in LOOPBACK} == {}
 
 
 def test_a_bug_keeps_its_traceback() -> None:
