@@ -18,12 +18,12 @@ from pipeline.stages.sweep_trial import SweepJob
 from pipeline.stages.tracking import tracked_run
 from tests.image_sets import small_config
 
-SPACE = {"train.learning_rate": {"choice": [0.1, 0.4]}, "train.num_workers": {"choice": [1, 2]}}
+SPACE = {"train.learning_rate": {"choice": [0.1, 0.4]}, "train.ema_decay": {"choice": [None, 0.9]}}
 SETTINGS = SweepConfig.model_validate({"search": "grid", "space": SPACE})
 
 
 def result(rate: float, accuracy: float | None) -> TrialResult:
-    point = {"train.learning_rate": rate, "train.num_workers": 1}
+    point = {"train.learning_rate": rate, "train.ema_decay": 0.9 if rate > 0.1 else None}
     return TrialResult("a", "finished" if accuracy else "failed", point, 8, 6, accuracy, 1.0, 1.0, 1.0, "models/a")
 
 
@@ -38,7 +38,7 @@ def test_a_sweep_saves_a_view_and_says_how_to_see_it(tmp_path: Path) -> None:
     client = mlflow_client(str(run.uri))
     experiment = client.get_experiment_by_name("synthclones/sweeps/x")
     state = json.loads(json.loads(experiment.tags[f"{VIEW_TAG}{run.run_id}"])["state"])
-    assert state["compareRunCharts"][0]["selectedParams"] == ["train.learning_rate"]  # workers: where_and_how, no axis
+    assert state["compareRunCharts"][0]["selectedParams"] == ["train.learning_rate"]  # one run has no ema_decay
     path = f"#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={run.run_id}&"
     assert said is not None and f"mlflow ui --backend-store-uri '{run.uri}', then http://127.0.0.1:5000/{path}" in said
     assert path in client.get_run(run.run_id).data.tags["mlflow.note.content"]
