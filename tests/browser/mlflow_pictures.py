@@ -28,7 +28,7 @@ from tests.mlflow_servers import MlflowServer
 REPOSITORY = Path(__file__).parents[2]
 SPACE: dict[str, Any] = {
     "search": "random",
-    "num_trials": 10,
+    "num_trials": 8,
     "validation": {"images_per_class": 50},
     "early_stopping": {"min_epochs": 3, "reduction_factor": 3},
     "base": ["train.epochs=6", "train.warmup_epochs=1", "train.num_workers=1", "generate.num_actors=1"],
