@@ -38,7 +38,7 @@ def main(job: JobContext, models: tuple[str, ...]) -> None:
 def _found(job: JobContext, name: str, directory: str) -> str:
     if job.store.exists(f"{directory}/{MANIFEST}"):
         return directory
-    from pipeline.stages.tracking import model_of_run
+    from pipeline.stages.run_search import model_of_run
 
     return model_of_run(job.config, job.store, name)
 

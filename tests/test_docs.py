@@ -53,6 +53,7 @@ OTHER_LINES = {
     ". .venv/bin/activate": "the environment that this test runs in was made by `make setup`",
     "python -m tests.faults.soak --kills 216 --seed 20261123 --minutes 88": "tests/faults/test_soak.py, a short one",
     "python -m tests.faults.soak --kills 27 --seed 20261124 --only driver": "tests/faults/test_soak.py, a short one",
+    ".venv/bin/python -m tests.browser.mlflow_pictures --folder /tmp/pictures": "not run: minutes",
     ".venv/bin/python -m pytest -m gpu tests/gpu": "not run: no GPU here; every test run collects these files",
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": "tests/faults/test_submitted.py sets it so",
     "ray job submit --working-dir . --entrypoint-num-cpus 1 -- "

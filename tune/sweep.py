@@ -46,7 +46,9 @@ def main(
     facts = found.run(lambda line: click.echo(f"sweep: {line}"), slots, retry_failed=retry_failed)
     table = job.store.read_bytes(f"{found.directory}/table.md").decode()
     folder = job.store.uri(found.directory)
-    job.finish(f"\n{table}\ntable.md, table.csv, plot.png and result.json in {folder}", facts)
+    lines = [f"table.md, table.csv, plot.png and result.json in {folder}"]
+    lines += [f"charts in MLflow: {found.charts}"] if found.charts else []
+    job.finish(f"\n{table}\n" + "\n".join(lines), facts)
 
 
 def _plan(sweep: SweepConfig) -> tuple[str, dict[str, object]]:

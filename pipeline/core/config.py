@@ -151,6 +151,8 @@ class TrackingConfig(Frozen):
 
     experiment: str = Field("synthclones", min_length=1)
     """MLflow experiment."""
+    experiment_per_study: bool = True
+    """A sweep or study has its runs in an experiment of its own, `EXPERIMENT/sweeps/NAME`; False: all in one."""
     uri: str | None = None
     """Tracking URI; default: MLFLOW_TRACKING_URI, else SQLite at `<root>/mlflow.db` (`runs/` for a remote root)."""
     enabled: bool = True

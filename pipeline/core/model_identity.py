@@ -87,6 +87,13 @@ def data_identity(config: RunConfig, recipe: Recipe) -> dict[str, str]:
     return found
 
 
+def run_parameters(config: RunConfig, identity: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a training's MLflow run: what it IS, its images' recipe, where and how it is trained."""
+    of_images = {} if config.train.data == "real" else {"recipe": config.recipe.model_dump(mode="json")}
+    rest = config.train.model_dump(mode="json", include=set(WHERE_AND_HOW | OF_REAL_DATA))  # others are in identity
+    return {**identity, **of_images, "where_and_how": rest}
+
+
 def at_default(settings: TrainConfig, name: str) -> bool:
     """Whether a field has its default."""
     return bool(getattr(settings, name) == TrainConfig.model_fields[name].default)

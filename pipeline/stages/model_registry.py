@@ -19,7 +19,7 @@ from pipeline.core.outbox import one_line
 from pipeline.core.tracking_uri import tracking_uri
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import mlflow_client
-from pipeline.stages.tracking import find_run
+from pipeline.stages.run_search import find_run
 
 MODEL_ID = "synthclones.model_id"
 """The version's tag that holds the model's directory name: registering a model again finds its version by it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.credentials import covered
-from pipeline.core.outbox import Outbox
+from pipeline.core.outbox import Outbox, one_line
 from pipeline.core.tracking_uri import SQLITE, sqlite_path
 
 MAX_VALUE_LENGTH = 6000  # characters of a parameter's value that MLflow keeps
@@ -108,6 +108,19 @@ class RunHandle:
             context: "training" or "evaluation".
         """
         self._send(partial(self._log_dataset, name[:500], digest[:36], source, dict(profile), context))
+
+    def set_experiment_tag(self, name: str, value: str) -> str | None:
+        """Set a tag of the run's experiment, now. Returns the experiment's id, None when that failed; never raises."""
+        if self.uri is None:
+            return None
+        try:
+            client = _existing(self.uri)
+            experiment = str(client.get_run(self.run_id).info.experiment_id)
+            client.set_experiment_tag(experiment, name, value)
+        except Exception as error:  # noqa: BLE001 - whatever MLflow's clients raise; the work itself is done
+            logger.warning("%s is not kept in MLflow at %s: %s", name, covered(self.uri), one_line(error))
+            return None
+        return experiment
 
     def flush(self) -> bool:
         """Send what waits. Returns whether all of it is sent; never raises."""

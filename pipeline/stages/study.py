@@ -181,7 +181,7 @@ class Study:
         first = self.plan.cells[0].config
         params = {"cells": len(self.plan.cells), "trainings": len(self.plan.trials()), "seeds": self.plan.seeds}
         key = content_hash(self.directory)[:ID_LENGTH]
-        return tracked_run(first, self.store, "study", key, params, {}, optional=optional)
+        return tracked_run(first, self.store, "study", key, params, {}, folder=self.directory, optional=optional)
 
     def track(self, *names: str) -> None:
         """Keep files of the study's folder with its MLflow run; nothing is raised when that cannot be."""

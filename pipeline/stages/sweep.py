@@ -35,7 +35,7 @@ from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shared_images import ImageBill, ensure_images
-from pipeline.stages.sweep_runs import settle_runs
+from pipeline.stages.sweep_runs import save_charts, settle_runs
 from pipeline.stages.sweep_trial import ACCURACY, COST, EPOCH, SLOT_S, SweepJob
 from pipeline.stages.sweep_tuner import build_tuner, cluster_slots
 from pipeline.stages.tracking import tracked_run
@@ -72,6 +72,8 @@ class Sweep:
         self.identity = {"sweep": settings.model_dump(mode="json"), "config": config}
         self.id = content_hash([name, self.identity])[:ID_LENGTH]
         self.begun = self._read_begun()
+        self.charts: str | None = None
+        """What a user does to see the trials in MLflow's pages, when `run` has saved a view of them."""
 
     def _read_begun(self) -> float | None:
         """When the sweep began, seconds since 1970; None when it has not. Raises `InputError`."""
@@ -145,13 +147,15 @@ class Sweep:
                 facts = self._facts(job, trials) | use
                 settle_runs(job, trials, self.name)
                 self._write(trials, facts)
-                self._track(run, facts)
+                self._track(run, job, trials, facts)
         return facts
 
     def _tracked(self, *, optional: bool = False) -> AbstractContextManager[RunHandle]:
         params = {**self.settings.model_dump(mode="json", exclude={"space"}), "trials": self.num_trials}
         params |= {f"space.{key}": json.dumps(value) for key, value in self.identity["sweep"]["space"].items()}
-        return tracked_run(self.base, self.store, "sweep", self.id, params, {}, optional=optional)
+        return tracked_run(
+            self.base, self.store, "sweep", self.id, params, {}, folder=self.directory, optional=optional
+        )
 
     def _track_again(self, facts: dict[str, Any]) -> None:
         """What a lost MLflow server missed of an ended sweep; points that are there stay."""
@@ -159,8 +163,9 @@ class Sweep:
             if run.run_id is None:  # no tracking, or no server
                 return
             job = SweepJob(self.settings, self.base, self.store, run.run_id)
-            settle_runs(job, [TrialResult(**trial) for trial in facts["trials"]], self.name)
-            self._track(run, facts)
+            trials = [TrialResult(**trial) for trial in facts["trials"]]
+            settle_runs(job, trials, self.name)
+            self._track(run, job, trials, facts)
 
     def _begin(self) -> None:
         self.begun = self._read_begun()
@@ -239,7 +244,7 @@ class Sweep:
         self.store.write_bytes(f"{self.directory}/plot.png", plot_png(trials, title))
         self.store.write_json(f"{self.directory}/{RESULT}", facts)
 
-    def _track(self, run: RunHandle, facts: dict[str, Any]) -> None:
+    def _track(self, run: RunHandle, job: SweepJob, trials: Sequence[TrialResult], facts: dict[str, Any]) -> None:
         run.set_tags({"mlflow.source.name": "python -m tune.sweep", "synthclones.sweep": self.name})
         numbers = {key: value for key, value in facts.items() if isinstance(value, int | float)}
         best = facts["best"]
@@ -248,6 +253,8 @@ class Sweep:
         run.log_metrics(numbers, step=0)
         for name in ("table.md", "table.csv", "plot.png", RESULT):
             run.log_artifact(name, self.store.read_bytes(f"{self.directory}/{name}"))
+        assert self.begun is not None
+        self.charts = save_charts(run, job, trials, self.name, self.begun)
 
 
 def _answered(facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,15 @@ the training write. While a server is away, points wait in memory and are sent w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.artifact import Store
-from pipeline.core.config import RunConfig
+from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.credentials import covered, covered_in
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
@@ -23,14 +24,12 @@ from pipeline.core.outbox import one_line
 from pipeline.core.tracking_uri import SQLITE, local_base, sqlite_path, tracking_uri
 from pipeline.core.versions import installed_versions
 from pipeline.stages.run_handle import MAX_VALUE_LENGTH, RunHandle, clean_name, mlflow_client
+from pipeline.stages.run_search import Parents, experiment_of, family, find, find_run, links, run_key
 
 MAX_BATCH = 100  # parameters of one MLflow request
-_TRAININGS = "tags.`synthclones.job` = 'train'"
 logger = logging.getLogger(__name__)
 _is_part = False
 _is_inside: ContextVar[bool] = ContextVar("is_inside", default=False)
-
-Parents = Mapping[str, str | Sequence[str]]
 
 
 @contextmanager
@@ -43,6 +42,7 @@ def tracked_run(
     parents: Parents,
     *,
     parent_run: str | None = None,
+    folder: str | None = None,
     optional: bool = False,
 ) -> Iterator[RunHandle]:
     """The MLflow run of one job on one artifact, the same one however often the job is resumed.
@@ -54,7 +54,8 @@ def tracked_run(
         artifact_id: id of the artifact that the job makes.
         params: what decided the result; mappings become dotted names. Kept from the run's first start.
         parents: artifact id(s) that were read, by the job that made them, e.g. {"generate": recipe.id}.
-        parent_run: MLflow run of a sweep or study that this one is shown under.
+        parent_run: MLflow run of a sweep or study that this one is shown under, in that one's experiment.
+        folder: of a sweep or study, as `sweeps/NAME`: its run gets an experiment of its own, if the config wants that.
         optional: go on without a run, with a warning, where there would be an `InputError`. So does everything below
             a parent run, inside another `tracked_run` and in a process of `track_as_part`: what they belong to has
             begun and costs hours.
@@ -67,7 +68,8 @@ def tracked_run(
         return
     optional = optional or parent_run is not None or _is_part or _is_inside.get()
     try:
-        run = _started(config, store, job, artifact_id, flatten(params), parents)
+        place = _Place(folder, parent_run)
+        run = _started(config, store, job, artifact_id, flatten(params), parents, place)
     except InputError as error:
         if not optional:
             raise
@@ -89,6 +91,23 @@ def tracked_run(
     run.end("FINISHED")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a run goes: below its parent's, else into the experiment of a folder, else into the config's."""
+
+    folder: str | None
+    parent_run: str | None
+
+    def experiment_id(self, client: Any, uri: str, tracking: TrackingConfig, store: Store) -> str:
+        """Id of the experiment, which is made where there is none."""
+        if self.parent_run is not None:
+            return experiment_of(client, self.parent_run)
+        name = tracking.experiment
+        if self.folder is not None and tracking.experiment_per_study:
+            name += f"/{self.folder}"
+        return _experiment_id(client, uri, name, store)
+
+
 def track_as_part() -> None:
     """Called first by a process that does a part of another one's job: it makes no database and ends no work."""
     global _is_part  # noqa: PLW0603 - it is what the whole process is
@@ -96,11 +115,17 @@ def track_as_part() -> None:
 
 
 def _started(
-    config: RunConfig, store: Store, job: str, artifact_id: str, params: dict[str, Any], parents: Parents
+    config: RunConfig,
+    store: Store,
+    job: str,
+    artifact_id: str,
+    params: dict[str, Any],
+    parents: Parents,
+    place: _Place,
 ) -> RunHandle:
     uri = tracking_uri(config.tracking, store)
     try:
-        return _start(uri, config.tracking.experiment, store, job, artifact_id, params, parents)
+        return _start(uri, config.tracking, store, job, artifact_id, params, parents, place)
     except InputError:
         raise
     except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
@@ -113,12 +138,13 @@ def _started(
 
 def _start(
     uri: str,
-    experiment: str,
+    tracking: TrackingConfig,
     store: Store,
     job: str,
     artifact_id: str,
     params: dict[str, Any],
     parents: Parents,
+    place: _Place,
 ) -> RunHandle:
     if uri.startswith(SQLITE):
         if _is_part and not sqlite_path(uri).exists():
@@ -127,9 +153,9 @@ def _start(
     elif "://" in uri and not _is_server(uri):
         _connect_once(uri)
     client = mlflow_client(uri)
-    experiment_id = _experiment_id(client, uri, experiment, store)
-    key = _run_key(job, artifact_id, store)
-    found = _find(client, experiment_id, key)
+    experiment_id = place.experiment_id(client, uri, tracking, store)
+    key = run_key(job, artifact_id, store)
+    found = find(client, [experiment_id], key)
     if found is None:
         tags = {
             "synthclones.key": key,
@@ -144,55 +170,19 @@ def _start(
     client.update_run(run_id, status="RUNNING")  # also takes over a run that a killed driver left
     _log_params(client, run_id, {k: v for k, v in params.items() if k not in found.data.params})
     run = RunHandle(uri, run_id)
-    run.set_tags(_links(client, experiment_id, store, parents))
+    if parents:
+        run.set_tags(links(client, [experiment_id, *family(client, tracking.experiment)], store, parents))
     return run
 
 
-def find_run(config: RunConfig, store: Store, job: str, artifact_id: str) -> Any:
-    """The MLflow run of a job on an artifact (`mlflow.entities.Run`), or None. Raises what MLflow's clients raise."""
-    client = mlflow_client(tracking_uri(config.tracking, store))
-    experiment = client.get_experiment_by_name(config.tracking.experiment)
-    return experiment and _find(client, experiment.experiment_id, _run_key(job, artifact_id, store))
-
-
-def model_of_run(config: RunConfig, store: Store, run: str) -> str:
-    """Directory of the model that a run of MLflow's trained.
-
-    Args:
-        config: its `tracking` says where.
-        store: the storage root.
-        run: id or name.
-
-    Raises:
-        InputError: MLflow cannot be used, or has no such training, or several.
-    """
-    uri = tracking_uri(config.tracking, store)
-    found: list[Any] = []
-    if config.tracking.enabled and not (uri.startswith(SQLITE) and not sqlite_path(uri).exists()):
-        try:
-            client = mlflow_client(uri)
-            if experiment := client.get_experiment_by_name(config.tracking.experiment):
-                runs = client.search_runs([experiment.experiment_id], _TRAININGS, max_results=10_000)
-                found = [one for one in runs if run in (one.info.run_id, one.info.run_name)]
-        except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
-            why = covered_in(one_line(error), uri)
-            message = f"models/{run} is not there, and MLflow at {covered(uri)!r} cannot be used: {why}"
-            raise InputError(message) from error
-    if len(found) != 1:
-        several = f"{len(found)} trainings" if found else "no training"
-        raise InputError(
-            f"models/{run} is not there, and experiment {config.tracking.experiment!r} of MLflow at {covered(uri)!r} "
-            f"has {several} of that run id or name; give a directory name under models/, or a run's id"
-        )
-    return f"models/{found[0].data.tags['synthclones.artifact_id']}"
-
-
-def end_run(config: RunConfig, store: Store, job: str, artifact_id: str, status: str) -> None:
+def end_run(
+    config: RunConfig, store: Store, job: str, artifact_id: str, status: str, parent_run: str | None = None
+) -> None:
     """Close a run that its process could not close; one that is not there or closed is left alone. Never raises."""
     if not config.tracking.enabled:
         return
     try:
-        found = find_run(config, store, job, artifact_id)
+        found = find_run(config, store, job, artifact_id, parent_run)
     except Exception as error:  # noqa: BLE001 - whatever MLflow's clients raise; the work itself is done
         logger.warning("%s %s keeps its state in MLflow: %s", job, artifact_id, one_line(error))
         return
@@ -232,10 +222,6 @@ def _experiment_id(client: Any, uri: str, name: str, store: Store) -> str:
     return str(found.experiment_id)
 
 
-def _run_key(job: str, artifact_id: str, store: Store) -> str:
-    return content_hash([job, artifact_id, store.root])[:32]
-
-
 def _code() -> dict[str, str]:
     """Tags for the code that runs: libraries, and the commit where there is a checkout."""
     from mlflow.utils.git_utils import get_git_commit
@@ -246,25 +232,9 @@ def _code() -> dict[str, str]:
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
 
 
-def _find(client: Any, experiment_id: str, key: str) -> Any:
-    return next(iter(client.search_runs([experiment_id], f"tags.`synthclones.key` = '{key}'", max_results=1)), None)
-
-
 def _log_params(client: Any, run_id: str, params: dict[str, Any]) -> None:
     from mlflow.entities import Param
 
     entries = [Param(clean_name(name), str(value)[:MAX_VALUE_LENGTH]) for name, value in params.items()]
     for start in range(0, len(entries), MAX_BATCH):
         client.log_batch(run_id, params=entries[start : start + MAX_BATCH])
-
-
-def _links(client: Any, experiment_id: str, store: Store, parents: Parents) -> dict[str, str]:
-    """Tags that name the parents' artifacts and, where those have one, their runs; and a description with links."""
-    tags, lines = {}, []
-    for job, given in parents.items():
-        ids = [given] if isinstance(given, str) else list(given)
-        runs = [found for i in ids if (found := _find(client, experiment_id, _run_key(job, i, store)))]
-        tags[f"synthclones.parent.{job}.artifact_id"] = ",".join(ids)
-        tags[f"synthclones.parent.{job}"] = ",".join(run.info.run_id for run in runs)
-        lines += [f"* read [{run.info.run_name}](#/experiments/{experiment_id}/runs/{run.info.run_id})" for run in runs]
-    return {**tags, "mlflow.note.content": "\n".join(lines)} if tags else {}

@@ -29,11 +29,10 @@ from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_batches import check_batches
 from pipeline.core.model_identity import (
     CONFIG,
-    OF_REAL_DATA,
     WEIGHTS,
-    WHERE_AND_HOW,
     model_directory,
     model_identity,
+    run_parameters,
 )
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.train_config import TrainConfig
@@ -84,10 +83,8 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
     if data is not None:
         check_machine(config)
         check_batches(config.train, data.num_images)
-    of_images = {} if config.train.data == "real" else {"recipe": config.recipe.model_dump(mode="json")}
-    parents = {"generate": recipe.id} if of_images else {}
-    rest = config.train.model_dump(mode="json", include=set(WHERE_AND_HOW | OF_REAL_DATA))  # all others are in identity
-    params = {**identity, **of_images, "where_and_how": rest}
+    parents = {} if config.train.data == "real" else {"generate": recipe.id}
+    params = run_parameters(config, identity)
     with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run) as run:
         if data is not None:
             weights_sha256 = fit(config, recipe, store, model_dir, data, run, watch)

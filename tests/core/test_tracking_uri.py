@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from click import Context
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import TrackingConfig
@@ -34,6 +35,15 @@ def test_paths_survive_the_uri(path: str):
 def test_the_command_that_opens_it():
     assert ui_command("sqlite:////a/mlflow.db") == "mlflow ui --backend-store-uri 'sqlite:////a/mlflow.db'"
     assert ui_command("http://server:5000") == "open http://server:5000"
+
+
+def test_the_command_listens_on_this_machine_alone():
+    """MLflow's default; another one would put the runs on the network, and the command would have to say --host."""
+    from mlflow.cli import cli  # seconds
+
+    command = cli.get_command(Context(cli), "ui")
+    (host,) = [option for option in command.params if option.name == "host"]
+    assert host.default == "127.0.0.1"
 
 
 def test_a_password_is_for_the_database_alone():

@@ -95,8 +95,8 @@ def test_a_sweep_makes_its_images_once_and_its_best_trial_is_promoted(
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     version = client.get_model_version_by_alias("synthclones-fashion_mnist", "best")
     assert version.tags["synthclones.model_id"] == found["best_model"].removeprefix("models/")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "fashion"]
-    runs = client.search_runs([experiment.experiment_id])
+    experiments = {one.name: one.experiment_id for one in client.search_experiments()}
+    runs = client.search_runs([experiments["fashion/sweeps/small"], experiments["fashion"]])
     (parent,) = [run for run in runs if run.data.tags["synthclones.job"] == "sweep"]
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.data.tags["synthclones.job"] for run in nested} == {"train"} and len(nested) == 3
