@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
-from pipeline.core.identity import num_shards, split_image_id
+from pipeline.core.extra_set import publish_extra_manifest
+from pipeline.core.extra_shards import extra_shards, first_row, shard_ids
+from pipeline.core.identity import FIRST_EXTRA, num_shards, split_image_id
 from pipeline.core.image_set import claim_image_set, shard_path
 from pipeline.core.images import encode_image, perceptual_hash, pixel_std
 from pipeline.core.prompt_table import PromptRows
@@ -25,14 +28,14 @@ NO_MODEL = {"id": "nobody/nothing", "revision": "a" * 40}
 Change = Callable[[int, dict[str, Any]], dict[str, Any]]
 
 
-def small_config(images_per_class: int = 8, shard_size: int = 30, **train: Any) -> RunConfig:
+def small_config(images_per_class: int = 8, shard_size: int = 30, engine_batch: int = 50, **train: Any) -> RunConfig:
     """Fashion-MNIST at 32x32 without MLflow; `train` lies over settings that end in seconds."""
     settings = {"input_size": 32, "batch_size": 16, "epochs": 2, "warmup_epochs": 1, "min_crop_scale": 0.8, **train}
     return RunConfig.model_validate(
         {
             "images_per_class": images_per_class,
             "recipe": {"model": NO_MODEL},
-            "generate": {"shard_size": shard_size},
+            "generate": {"shard_size": shard_size, "batch_size": engine_batch},
             "train": settings,
             "tracking": {"enabled": False},
         }
@@ -54,6 +57,22 @@ def write_image_set(config: RunConfig, store: Store, change: Change = lambda _ro
     return recipe
 
 
+def write_extras(
+    config: RunConfig, store: Store, counts: Sequence[int], change: Change = lambda _row, row: row
+) -> None:
+    """Publish the extra shards of a config's image set, as `write_image_set` the uniform ones, and their manifest."""
+    recipe, size = resolve_recipe(config), config.generate.batch_size
+    pictures, prompt_rows = pictures_by_class(), PromptRows(recipe)
+    for shard in extra_shards(counts, size):
+        prompts = prompt_rows.table_of(shard_ids(shard, size, recipe.permutation)).to_pylist()
+        made = (make_row(prompt, pictures, config) for prompt in prompts)
+        rows = [change(number, row) for number, row in enumerate(made)]
+        data = shard_bytes(rows, summarize(shard, first_row(shard, size), rows, time.time()))
+        store.write_bytes(shard_path(recipe.images_dir, shard), data)
+    publish_extra_manifest(store, recipe, size, counts)
+
+
+@cache
 def pictures_by_class() -> Mapping[int, NDArray[np.uint8]]:
     """Real training images uint8 [6000, 28, 28] of each class."""
     images, labels = load_fashion_mnist(None, "train")
@@ -63,7 +82,8 @@ def pictures_by_class() -> Mapping[int, NDArray[np.uint8]]:
 def make_row(prompt: Mapping[str, Any], pictures: Mapping[int, NDArray[np.uint8]], config: RunConfig) -> dict[str, Any]:
     """One row of a shard from its row of the prompt table, as `pipeline.core.shard_maker` makes it."""
     class_index, index = split_image_id(prompt["image_id"])
-    pixels = as_rgb32(pictures[class_index][index : index + 1])[0]
+    picture = index - FIRST_EXTRA + 3000 if index >= FIRST_EXTRA else index  # extra ones are others than the uniform
+    pixels = as_rgb32(pictures[class_index][picture : picture + 1])[0]
     data = encode_image(pixels, config.recipe)
     return {
         **prompt,

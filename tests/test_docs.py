@@ -44,6 +44,7 @@ RUN_BY = {
     "jobs.regenerate": "tests/jobs/test_regenerate.py",
     "jobs.train_generator": "tests/jobs/test_train_generator.py",
     "tune.scaling": "tests/tune/test_scaling.py",
+    "tune.grow": "tests/tune/test_grow.py",
     "tune.sweep": "tests/tune/test_sweep.py",
     "tune.promote": "tests/tune/test_promote.py",
 }

@@ -66,7 +66,7 @@ def main(
         raise InputError(f"--name {name!r} becomes a folder: use letters, digits, - and _")
     if cluster is not None:
         find_cluster(load_clusters(), cluster)  # a typo is found before hours of work
-    chosen = recipes or (_own_template(job),)
+    chosen = recipes or (own_template(job),)
     size = job.config.images_per_class
     study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths)
     plan = plan_study(study, job.config)
@@ -91,7 +91,8 @@ def main(
     job.finish(f"\n{text}\nscaling.md, scaling.json, scaling.png, table.md and table.csv in {folder}", summary)
 
 
-def _own_template(job: JobContext) -> str:
+def own_template(job: JobContext) -> str:
+    """The preset's one template. Raises `InputError` when it mixes several."""
     template = job.config.recipe.template
     if not isinstance(template, str):
         raise InputError("the preset mixes templates; give --recipe TEMPLATE")

@@ -63,21 +63,28 @@ def _parse_yaml(text: str) -> Any:
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file holding one mapping. Raises `InputError` with the line when it is not."""
     try:
-        value = _parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"config file {str(path)!r} does not exist; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config file {str(path)!r} cannot be read: {error}") from error
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, path: str) -> dict[str, Any]:
+    """The mapping that a YAML or JSON text holds, `path` names it. Raises `InputError` with the line when it is not."""
+    try:
+        value = _parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise InputError(f"{str(path)!r} is not valid YAML{where}: {getattr(error, 'problem', error)}") from error
+        raise InputError(f"{path!r} is not valid YAML{where}: {getattr(error, 'problem', error)}") from error
     except (ValueError, RecursionError) as error:  # e.g. 2026-13-45, which looks like a date
-        raise InputError(f"{str(path)!r} is not valid YAML: {error}; put the value in quotes") from error
+        raise InputError(f"{path!r} is not valid YAML: {error}; put the value in quotes") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} must hold `key: value` lines, not a {type(value).__name__}")
+        raise InputError(f"{path!r} must hold `key: value` lines, not a {type(value).__name__}")
     return value
 
 

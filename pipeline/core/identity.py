@@ -15,6 +15,8 @@ SCHEMA_VERSION = 1
 """Part of every recipe hash: raise it when the meaning of a row changes."""
 
 INDEX_BITS = 32
+FIRST_EXTRA = 1 << 31
+"""Index of a class's first extra image (`pipeline.core.extra_shards`); the uniform part has those below."""
 ID_LENGTH = 16
 """Hex digits of a hash that name a directory; 64 bits, so two of a million recipes collide with p < 1e-7."""
 

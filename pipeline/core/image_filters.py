@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Store
 from pipeline.core.clip_scores import ClipScores
 from pipeline.core.errors import InputError
-from pipeline.core.identity import INDEX_BITS
+from pipeline.core.extra_counts import NO_EXTRAS
+from pipeline.core.identity import FIRST_EXTRA, INDEX_BITS
 from pipeline.core.image_set import read_columns
 from pipeline.core.schema import OK
 from pipeline.core.train_config import FilterConfig
@@ -39,17 +40,24 @@ class Selection:
     counts: dict[str, dict[int, int]]
 
 
-def select_images(store: Store, shards: list[str], images_per_class: int, filters: FilterConfig) -> Selection:
-    """Look through a prefix without reading any image.
+def select_images(
+    store: Store,
+    shards: list[str],
+    images_per_class: int,
+    filters: FilterConfig,
+    extra: NDArray[np.int64] = NO_EXTRAS,
+) -> Selection:
+    """Look through a prefix, and the extra images beside it, without reading any image.
 
     Rows are looked at in their order, so of equal images the one with the lowest index stays, and a longer prefix
     leaves out the same ones of the shorter. An image that is left out is not replaced.
 
     Args:
         store: the storage root.
-        shards: paths under it that hold the prefix, in order.
+        shards: paths under it that hold the prefix, in order, then those of the extra images.
         images_per_class: rows with a larger index are not of the prefix.
         filters: of the training.
+        extra: as for `is_usable`.
 
     Raises:
         InputError: `max_nsfw_score` or `min_clip_score` is given and images have no score.
@@ -61,7 +69,7 @@ def select_images(store: Store, shards: list[str], images_per_class: int, filter
     checks = dict(_checks(filters, store))
     with ThreadPoolExecutor(_READERS) as pool:
         for table in pool.map(partial(read_columns, store, columns=columns), shards):
-            usable = table.filter(pa.array(is_usable(table, images_per_class)))
+            usable = table.filter(pa.array(is_usable(table, images_per_class, extra=extra)))
             classes = usable["class_index"].to_numpy().astype(np.int64)
             kept = np.ones(len(usable), bool)
             for name, check in checks.items():
@@ -138,9 +146,24 @@ def _repeated(labels: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[
     return repeated
 
 
-def is_usable(table: pa.Table, images_per_class: int, left_out: NDArray[np.int64] = NOTHING) -> NDArray[np.bool_]:
-    """Rows with status ok inside the prefix, whose last shard may hold more, and not left out: bool [rows]."""
+def is_usable(
+    table: pa.Table,
+    images_per_class: int,
+    left_out: NDArray[np.int64] = NOTHING,
+    extra: NDArray[np.int64] = NO_EXTRAS,
+) -> NDArray[np.bool_]:
+    """Rows with status ok, of the prefix or of the extra images, and not left out: bool [rows].
+
+    Args:
+        table: with `image_id` and `status`; the last shard of the prefix, or of a class's extra images, may hold more.
+        images_per_class: of the prefix.
+        left_out: sorted ids of images that are not wanted.
+        extra: how many extra images of each class are wanted, int64 [classes]; empty for none at all.
+    """
     ids = table["image_id"].to_numpy()
-    inside = (ids & ((1 << INDEX_BITS) - 1)) < images_per_class
+    index = ids & ((1 << INDEX_BITS) - 1)
+    inside = index < images_per_class
+    if len(extra):
+        inside |= (index >= FIRST_EXTRA) & (index - FIRST_EXTRA < extra[ids >> INDEX_BITS])
     usable: NDArray[np.bool_] = inside & (table["status"].to_numpy(zero_copy_only=False) == OK)
     return usable & ~np.isin(ids, left_out) if len(left_out) else usable

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.extra_shards import is_extra, split_extra_shard
 from pipeline.core.flatten import flatten
 from pipeline.core.identity import num_shards
 from pipeline.core.lease import lease
@@ -42,7 +43,7 @@ class ShardSummary:
 
     Args:
         shard: its number.
-        row_start: its first row in the set.
+        row_start: its first row in the set; of an extra shard, among the extra images of its class.
         rows: how many it has.
         counts: rows by status; they add up to `rows`.
         reasons: failed rows by reason.
@@ -74,12 +75,15 @@ class ShardSummary:
 
 
 def shard_path(images_dir: str, shard: int) -> str:
-    """Path of a shard under the storage root."""
+    """Path of a shard under the storage root; extra ones lie apart, where no reader of the uniform part meets them."""
+    if is_extra(shard):
+        class_index, block = split_extra_shard(shard)
+        return f"{images_dir}/extra/class-{class_index:06d}-{block:06d}.parquet"
     return f"{images_dir}/shards/shard-{shard:06d}.parquet"
 
 
 def published_shards(store: Store, images_dir: str) -> set[int]:
-    """The ledger: numbers of the shards that are there."""
+    """The ledger: numbers of the uniform shards that are there."""
     names = store.list_names(f"{images_dir}/shards")
     found = (re.fullmatch(r"shard-(\d{6,})\.parquet", name) for name in names)
     return {int(match[1]) for match in found if match}

@@ -12,7 +12,7 @@ from PIL import Image
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.gallery import ClassRow, Picture, thumbnail_uri
-from pipeline.core.identity import image_id, image_row, num_shards
+from pipeline.core.identity import image_id, num_shards
 from pipeline.core.prompt_table import PromptRows
 from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_page
@@ -102,9 +102,9 @@ def chosen_labels(
 
 def chosen_rows(recipe: Recipe, labels: Sequence[int], per_class: int) -> list[dict[str, Any]]:
     """The rows of the set's prompt table for the first images of each class, class by class."""
-    table = PromptRows(recipe)
-    numbers = [image_row(image_id(label, i), recipe.permutation) for label in labels for i in range(per_class)]
-    return [row for number in numbers for row in table.table(number, number + 1).to_pylist()]
+    identifiers = [image_id(label, i) for label in labels for i in range(per_class)]
+    rows: list[dict[str, Any]] = PromptRows(recipe).table_of(identifiers).to_pylist()
+    return rows
 
 
 def hours_needed(config: RunConfig, num_classes: int, batch_s: float) -> tuple[float, int]:

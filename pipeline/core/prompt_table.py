@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,8 +47,11 @@ class PromptRows:
 
     def table(self, start: int, stop: int) -> pa.Table:
         """Rows start (inclusive) to stop (exclusive) as a table of `PROMPT_SCHEMA`."""
+        return self.table_of([row_image_id(row, self._recipe.permutation) for row in range(start, stop)])
+
+    def table_of(self, image_ids: Sequence[int]) -> pa.Table:
+        """The rows of any images, in the given order, as a table of `PROMPT_SCHEMA`."""
         recipe = self._recipe
-        image_ids = [row_image_id(row, recipe.permutation) for row in range(start, stop)]
         keys = [self._key(identifier) for identifier in image_ids]
         self._prepare(keys)
         prompts, counts = zip(*(self._prompts[key] for key in keys), strict=True)

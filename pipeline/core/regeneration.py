@@ -15,7 +15,9 @@ from PIL import Image
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import InputError
-from pipeline.core.identity import image_row, split_image_id
+from pipeline.core.extra_set import published_extras
+from pipeline.core.extra_shards import is_extra, locate_image
+from pipeline.core.identity import split_image_id
 from pipeline.core.image_set import damaged_shard, footer_summary, published_shards, shard_path
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
@@ -60,13 +62,15 @@ class Comparison:
         return not is_same and not self.differs
 
 
-def locate(image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: int) -> dict[int, list[int]]:
-    """Shard -> rows (numbers inside the shard) of the wanted images.
+def locate(
+    image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: int, batch_size: int
+) -> dict[int, list[int]]:
+    """Shard -> rows (numbers inside the shard) of the wanted images, extra ones too.
 
     Raises:
         InputError: an id names no class of the recipe, or its shard is not published.
     """
-    published = published_shards(store, recipe.images_dir)
+    published = published_shards(store, recipe.images_dir) | published_extras(store, recipe.images_dir)
     found: dict[int, list[int]] = {}
     for identifier in image_ids:
         if identifier < 0 or identifier >= 1 << 63 or split_image_id(identifier)[0] >= len(recipe.classes):
@@ -74,10 +78,11 @@ def locate(image_ids: Sequence[int], recipe: Recipe, store: Store, shard_size: i
                 f"--image-id {identifier} names no class of this recipe, which has {len(recipe.classes)}; "
                 "ids stand in the set's image_id column"
             )
-        shard, row = divmod(image_row(identifier, recipe.permutation), shard_size)
+        shard, row = locate_image(identifier, recipe.permutation, shard_size, batch_size)
         if shard not in published:
+            name = f"shard {shard}" if not is_extra(shard) else shard_path("", shard).removeprefix("/")
             raise InputError(
-                f"--image-id {identifier} would lie in shard {shard}, which is not in {store.uri(recipe.images_dir)}"
+                f"--image-id {identifier} would lie in {name}, which is not in {store.uri(recipe.images_dir)}"
             )
         found.setdefault(shard, []).append(row)
     return found
@@ -90,7 +95,7 @@ def compare(maker: ShardMaker, store: Store, recipe: Recipe, shard: int, numbers
         WorkError: the shard is damaged, or the storage does not answer.
     """
     path = shard_path(recipe.images_dir, shard)
-    if faults := check_shard(store, recipe, shard, maker.shard_size):
+    if faults := check_shard(store, recipe, shard, maker.rows_in(shard)):
         raise damaged_shard(store.uri(path), faults[0])
     table = pq.read_table(pa.BufferReader(store.read_bytes(path)))
     then, now = footer_summary(table.schema.metadata).environment, maker.environment

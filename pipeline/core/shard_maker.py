@@ -20,13 +20,16 @@ import pyarrow.parquet as pq
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import named_line
+from pipeline.core.extra_shards import first_row
 from pipeline.core.image_set import ShardSummary, shard_path
 from pipeline.core.images import BLANK_PIXEL_STD, encode_image, perceptual_hash, pixel_std
 from pipeline.core.model_source import CHECKER, local_model_dir
 from pipeline.core.schema import BLANK, FAILED, IMAGE_SCHEMA, NSFW, OK
+from pipeline.core.shard_prompts import ShardPrompts
 
 if TYPE_CHECKING:
     from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
+    from pipeline.core.recipe import Recipe
 
 PARQUET_OPTIONS = {
     "row_group_size": 128,  # about 10 MB of 512x512 JPEGs: one read of a loader
@@ -69,6 +72,7 @@ class ShardMaker:
         parts: of the prompt table's manifest.
         images_dir: of the image set.
         on_batch: told of every `batch`, its encoding (`encoded`) and every `shard`.
+        recipe: of the set, for its extra shards, whose rows stand in no prompt table.
 
     Raises:
         InputError: the model or the device is wrong.
@@ -83,14 +87,13 @@ class ShardMaker:
         parts: Sequence[Mapping[str, Any]],
         images_dir: str,
         on_batch: OnBatch = _tell_nobody,
+        recipe: Recipe | None = None,
     ) -> None:
         self._on_batch = on_batch
         self._config = config
         self._store = store
-        self._prompts_dir = prompts_dir
-        self._parts = parts
+        self._prompts = ShardPrompts(config.generate, store, prompts_dir, parts, recipe)
         self._images_dir = images_dir
-        self.shard_size = config.generate.shard_size
         self.engine = self._open_engine()
         self.environment = self.engine.environment
         self._encoder = ThreadPoolExecutor(1)
@@ -126,7 +129,7 @@ class ShardMaker:
         """
         started = time.time()
         rows = list(self.rows(shard).values())
-        summary = summarize(shard, shard * self.shard_size, rows, started, self.environment)
+        summary = summarize(shard, first_row(shard, len(rows)), rows, started, self.environment)
         began = time.perf_counter()
         data = shard_bytes(rows, summary)
         self._store.write_bytes(shard_path(self._images_dir, shard), data)
@@ -163,22 +166,13 @@ class ShardMaker:
                 self._on_batch("batch", len(batch), parts)
         return [future.result() for future in encoded]
 
+    def rows_in(self, shard: int) -> int:
+        """How many rows a shard has."""
+        return self._prompts.rows_in(shard)
+
     def prompt_rows(self, shard: int) -> list[Row]:
-        """The prompt table's rows of a shard."""
-        size = self.shard_size
-        first = shard * size
-        part = next(part for part in self._parts if part["row_start"] <= first < part["row_stop"])
-        name = f"{self._prompts_dir}/{part['name']}"
-        file_system, path = self._store.filesystem(name)
-
-        def read() -> list[Row]:
-            with pq.ParquetFile(path, filesystem=file_system) as file:
-                found: list[Row] = file.read_row_group((first - part["row_start"]) // size).to_pylist()
-                return found
-
-        rows = self._store.read_with(name, read)
-        assert len(rows) == size, (shard, len(rows))
-        return rows
+        """The rows of a shard before it is made: those of the prompt table, or those of extra images."""
+        return self._prompts.rows(shard)
 
     def _images(self, batch: Sequence[Row]) -> tuple[list[GeneratedImage | Exception], Mapping[str, float]]:
         """An image or the error of each row, and the engine's seconds by part.

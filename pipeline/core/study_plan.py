@@ -121,14 +121,15 @@ def _twins(
 ) -> list[tuple[str, RunConfig]]:
     """(label, run) of the real twin of every setting, equal ones once, small ones first.
 
-    Their recipe is that of the preset: real images have none, and settings of different recipes share a twin.
+    Their recipe is that of the preset: real images have none, and settings of different recipes share a twin. A setting
+    with extra images has no twin.
     """
     found: list[tuple[str, RunConfig]] = []
     for axis, pairs in layout.items():
         for label, config in pairs:
             size, alike = config.images_per_class, _of_a_twin(config)
             wanted = config.train.data != "real" and (study.twin_sizes is None or size in study.twin_sizes)
-            if not wanted or any(_of_a_twin(twin) == alike for _, twin in found):
+            if not wanted or config.train.extra_images or any(_of_a_twin(twin) == alike for _, twin in found):
                 continue
             usual = _of_a_twin(_cell_config(study, base, [f"images_per_class={size}"]))
             name = f"{size} per class" + ("" if alike == usual else f", as {axis}={label}")

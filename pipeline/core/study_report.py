@@ -71,7 +71,7 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
             axis=axis,
             setting=label,
             cell=cell,
-            images=cell.config.images_per_class * num_classes,
+            images=cell.config.images_per_class * num_classes + cell.config.train.num_extra,
             top1=done(cell),
             twin_top1=twin(cell),
             paper=plan.paper.get((axis, label)),

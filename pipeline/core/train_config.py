@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, model_validator
 
+from pipeline.core.extra_counts import ExtraImages, as_mapping, parse_extra_images
 from pipeline.core.frozen import Frozen
 
 
@@ -17,6 +18,9 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 """Lowest and highest of a uniform draw."""
+ExtraField = Annotated[
+    ExtraImages, PlainValidator(parse_extra_images, json_schema_input_type=Any), PlainSerializer(as_mapping)
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A probability."""
 
@@ -86,6 +90,8 @@ class TrainConfig(Frozen):
 
     data: Literal["synthetic", "real", "mixed"] = "synthetic"
     """`real` trains the twin: as many real training images per class as `images_per_class`; `mixed` trains on both."""
+    extra_images: ExtraField = ()
+    """WNID: number of images of a class beyond `images_per_class`, made by `jobs.generate --per-class`."""
     real_data: str | None = None
     """Folder of real training images, a sub-folder per WNID; default: Fashion-MNIST's, for its classes."""
     min_real_per_class: int | None = Field(None, ge=1)
@@ -153,6 +159,11 @@ class TrainConfig(Frozen):
     max_failures: int = Field(3, ge=0)
     """Restarts after a lost worker."""
 
+    @property
+    def num_extra(self) -> int:
+        """Images of `extra_images`, all classes together."""
+        return sum(count for _, count in self.extra_images)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if self.stored_size is not None and self.stored_size < self.input_size:
@@ -163,6 +174,10 @@ class TrainConfig(Frozen):
             raise ValueError("sync_batch_norm needs device cuda: torch has it for GPUs only")
         if self.data == "mixed" and self.ingest == "stream":
             raise ValueError("data mixed is read from memory; use ingest memory")
+        if self.extra_images and self.data == "real":
+            raise ValueError("extra_images are generated ones, and data real reads none; leave them out")
+        if self.extra_images and self.filters.min_clip_score is not None:
+            raise ValueError("filters.min_clip_score needs an audit, which extra_images are in none of; leave one out")
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}; lower it")
         return self

@@ -18,6 +18,7 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
 from pipeline.core.errors import InputError
+from pipeline.core.extra_counts import NO_EXTRAS
 from pipeline.core.image_filters import NOTHING, is_usable
 from pipeline.core.image_set import damaged_shard, read_columns
 from pipeline.core.model_identity import REAL_DATA
@@ -41,15 +42,20 @@ def stored_side(settings: TrainConfig) -> int:
 
 
 def synthetic_images(
-    store: Store, shards: list[str], config: RunConfig, left_out: NDArray[np.int64] = NOTHING
+    store: Store,
+    shards: list[str],
+    config: RunConfig,
+    left_out: NDArray[np.int64] = NOTHING,
+    extra: NDArray[np.int64] = NO_EXTRAS,
 ) -> Arrays:
-    """The usable images of an image set's prefix, in row order.
+    """The usable images of an image set's prefix and of the extra ones beside it, in the order of the shards.
 
     Args:
         store: the storage root.
-        shards: paths under it that hold the prefix.
+        shards: paths under it that hold the prefix and the extra images.
         config: images_per_class and the training's input size.
         left_out: sorted ids of images that are not wanted.
+        extra: how many extra images of each class, int64 [classes]; empty for none at all.
 
     Raises:
         WorkError: a shard cannot be read, or a usable image not be decoded.
@@ -57,16 +63,21 @@ def synthetic_images(
 
     def read(path: str) -> Arrays:
         table = read_columns(store, path, COLUMNS)
-        return decode_rows(table, config.images_per_class, stored_side(config.train), store.uri(path), left_out)
+        return decode_rows(table, config.images_per_class, stored_side(config.train), store.uri(path), left_out, extra)
 
     with ThreadPoolExecutor(_READERS) as pool:  # object stores answer slowly, and decoding leaves Python
         return join(pool.map(read, shards))
 
 
 def decode_rows(
-    table: pa.Table, images_per_class: int, max_side: int, shard: str, left_out: NDArray[np.int64] = NOTHING
+    table: pa.Table,
+    images_per_class: int,
+    max_side: int,
+    shard: str,
+    left_out: NDArray[np.int64] = NOTHING,
+    extra: NDArray[np.int64] = NO_EXTRAS,
 ) -> Arrays:
-    """The usable images of a shard: status ok, and inside the prefix of `images_per_class`.
+    """The usable images of a shard: status ok, and inside the prefix of `images_per_class` or of the extra images.
 
     Args:
         table: with `COLUMNS`.
@@ -74,11 +85,12 @@ def decode_rows(
         max_side: pixels of the shorter side that larger images are resized to.
         shard: its name, for the error.
         left_out: sorted ids of images that are not wanted.
+        extra: as for `synthetic_images`.
 
     Raises:
         WorkError: the image of a row with status ok cannot be decoded.
     """
-    usable = table.filter(pa.array(is_usable(table, images_per_class, left_out)))
+    usable = table.filter(pa.array(is_usable(table, images_per_class, left_out, extra)))
     if not len(usable):
         return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
     images = []

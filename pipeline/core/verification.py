@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.core.artifact import Store
-from pipeline.core.identity import noise_seed, row_image_id
+from pipeline.core.extra_shards import first_row, shard_ids
+from pipeline.core.identity import noise_seed
 from pipeline.core.image_set import ShardSummary, footer_summary, shard_path
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED, IMAGE_SCHEMA, OK
@@ -23,8 +24,8 @@ MAX_NAMED = 3
 """Rows that a fault names; the rest is counted."""
 
 
-def check_shard(store: Store, recipe: Recipe, shard: int, shard_size: int) -> list[str]:
-    """What is wrong with a shard, one line each; empty when it is sound.
+def check_shard(store: Store, recipe: Recipe, shard: int, shard_rows: int) -> list[str]:
+    """What is wrong with a shard that must have `shard_rows` rows, one line each; empty when it is sound.
 
     Checked: the file is whole Parquet of the schema; its footer's numbers; every image id and noise seed of its range
     of rows, in order (so no gap and no double); sha256, decodability and size of every image.
@@ -45,20 +46,20 @@ def check_shard(store: Store, recipe: Recipe, shard: int, shard_size: int) -> li
     if not table.schema.remove_metadata().equals(IMAGE_SCHEMA.remove_metadata()):
         return ["its columns are not those of an image set"]
     rows = table.to_pylist()
-    return [*_footer_faults(summary, shard, shard_size, rows), *_named("row", _row_faults(recipe, shard, rows))]
+    return [*_footer_faults(summary, shard, shard_rows, rows), *_named("row", _row_faults(recipe, shard, rows))]
 
 
-def _footer_faults(summary: ShardSummary, shard: int, shard_size: int, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _footer_faults(summary: ShardSummary, shard: int, shard_rows: int, rows: list[dict[str, Any]]) -> Iterator[str]:
     expected = {
         "shard": shard,
-        "row_start": shard * shard_size,
-        "rows": shard_size,
+        "row_start": first_row(shard, shard_rows),
+        "rows": shard_rows,
         "counts": dict(Counter(row["status"] for row in rows)),
         "reasons": dict(Counter(row["reason"] for row in rows if row["status"] == FAILED)),
         "rows_sha256": rows_digest(rows),
     }
-    if len(rows) != shard_size:
-        yield f"it holds {len(rows)} rows instead of {shard_size}"
+    if len(rows) != shard_rows:
+        yield f"it holds {len(rows)} rows instead of {shard_rows}"
     for name, value in expected.items():
         if (said := getattr(summary, name)) != value:
             yield f"its footer says {name} {said}, its rows say {value}"
@@ -66,8 +67,8 @@ def _footer_faults(summary: ShardSummary, shard: int, shard_size: int, rows: lis
 
 def _row_faults(recipe: Recipe, shard: int, rows: list[dict[str, Any]]) -> Iterator[str]:
     """One line for each wrong row."""
-    for number, row in enumerate(rows, start=shard * len(rows)):
-        identifier = row_image_id(number, recipe.permutation)
+    identifiers = shard_ids(shard, len(rows), recipe.permutation)
+    for number, (identifier, row) in enumerate(zip(identifiers, rows, strict=True), start=first_row(shard, len(rows))):
         if row["image_id"] != identifier:
             yield f"{number} has image_id {row['image_id']} instead of {identifier}"
         elif row["seed"] != noise_seed(recipe.hash, identifier):

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import GenerateConfig, RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.extra_shards import rows_in
 from pipeline.core.identity import num_shards
 from pipeline.core.image_set import claim_image_set, each_summary, published_shards, set_totals
 from pipeline.core.model_source import local_model_dir
@@ -71,16 +72,8 @@ def generate(
     parts = tracked_prompt_table(config, recipe, store)["parts"]
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
-    done = published_shards(store, recipe.images_dir).intersection(wanted).difference(remake)
-    failed: Counter[str] = Counter()
-    if len(done) < len(wanted) or retry_failed:
-        for summary in each_summary(store, recipe.images_dir, sorted(done)):
-            if retry_failed and summary.counts.get(FAILED):
-                done.remove(summary.shard)
-            else:
-                failed.update(summary.reasons)
-    missing = [shard for shard in wanted if shard not in done]
-    check_failures(config, recipe, store, failed.total(), len(wanted) * config.generate.shard_size, failed)
+    published = published_shards(store, recipe.images_dir).difference(remake)
+    missing, failed = outstanding(config, recipe, store, wanted, published, retry_failed=retry_failed)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {"build_prompts": recipe.id}) as run:
@@ -92,7 +85,7 @@ def generate(
                 store,
                 parts,
                 missing,
-                done_before=len(done),
+                done_before=len(wanted) - len(missing),
                 run=run,
                 worker=worker,
                 failed_before=failed,
@@ -117,6 +110,32 @@ def generate(
     return {**manifest, "images_dir": recipe.images_dir, "images_made": made, "mlflow_run_id": run.run_id}
 
 
+def outstanding(
+    config: RunConfig,
+    recipe: Recipe,
+    store: Store,
+    wanted: Sequence[int],
+    published: Collection[int],
+    *,
+    retry_failed: bool,
+) -> tuple[list[int], Counter[str]]:
+    """The shards of `wanted` (one at least) that are to be made, and why images of the others failed, by reason.
+
+    Raises `WorkError` when more failed already than the config allows.
+    """
+    done = set(published).intersection(wanted)
+    failed: Counter[str] = Counter()
+    if len(done) < len(wanted) or retry_failed:
+        for summary in each_summary(store, recipe.images_dir, sorted(done)):
+            if retry_failed and summary.counts.get(FAILED):
+                done.remove(summary.shard)
+            else:
+                failed.update(summary.reasons)
+    rows = rows_in(wanted[0], config.generate.shard_size, config.generate.batch_size)
+    check_failures(config, recipe, store, failed.total(), len(wanted) * rows, failed)
+    return [shard for shard in wanted if shard not in done], failed
+
+
 def make_shards(
     config: RunConfig,
     recipe: Recipe,
@@ -129,7 +148,7 @@ def make_shards(
     worker: Mapping[str, Any],
     failed_before: Mapping[str, int] | None = None,
 ) -> int:
-    """Make and publish the given shards; how many images were made here.
+    """Make and publish the given shards, all of them uniform or all extra ones; how many images were made here.
 
     Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
     `worker`: `replace` and `make_maker` of `ShardActor`. `failed_before`: images that failed before, by reason.
@@ -139,8 +158,8 @@ def make_shards(
         WorkError: every other reason.
     """
     settings = config.generate
-    total = (done_before + len(shards)) * settings.shard_size
-    before = done_before * settings.shard_size
+    rows = rows_in(shards[0], settings.shard_size, settings.batch_size)
+    total, before = (done_before + len(shards)) * rows, done_before * rows
     with (
         ray_session(local_cpus(settings)),
         Progress(total, before, settings.num_actors, settings.log_interval_s, failed_before) as progress,
@@ -163,13 +182,13 @@ def make_shards(
                     progress.start_clock(time.time() - summary.started)
                 progress.add(summary.rows, summary.reasons)
                 failed = progress.failed.total()
-                is_last = found == len(shards) * settings.shard_size
+                is_last = found == len(shards) * rows
                 if time.monotonic() >= next_point_s or is_last:
                     # A point for each of 15 shards a second took all of this thread's time (docs/scale.md).
                     next_point_s = time.monotonic() + settings.log_interval_s
                     work = {} if is_last else work_points(ask(pulse))  # the last words are awaited below
                     points = {"images": before + found, "failed_images": failed, **work}
-                    run.log_metrics(points, done_before + found // settings.shard_size)
+                    run.log_metrics(points, done_before + found // rows)
                 check_failures(config, recipe, store, failed, total, progress.failed)
         vitals = ask(pulse)
         print(vitals.work_line(), flush=True)

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.extra_counts import NO_EXTRAS, counts_by_class
+from pipeline.core.extra_set import needed_extras
 from pipeline.core.image_filters import NOTHING, Selection, select_images
 from pipeline.core.image_set import each_summary, prefix_shards, set_totals, shard_path
 from pipeline.core.mixing import check_mixing
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 SHUFFLE_SHARDS = 4
 """Shards that a worker mixes. Rows lie index by index, so every shard is a slice through the classes in a fixed shuffle
-and a small buffer gives well-mixed batches."""
+and a small buffer gives well-mixed batches; a shard of extra images has one class, but is small."""
 
 FILES_AT_ONCE = 64
 """Real images that a task decodes together: 13 MB at 256 pixels."""
@@ -70,6 +72,7 @@ class TrainingData:
         shards: paths under the root to stream, or None.
         shard_size: rows of a shard; 0 without shards.
         left_out: sorted ids of images that are not streamed.
+        extra: how many extra images of each class are streamed, int64 [classes]; empty for none at all.
     """
 
     num_images: int
@@ -80,13 +83,14 @@ class TrainingData:
     shards: list[str] | None = None
     shard_size: int = 0
     left_out: NDArray[np.int64] = field(default_factory=NOTHING.copy)
+    extra: NDArray[np.int64] = field(default_factory=NO_EXTRAS.copy)
 
     def stream(self, store: Store, config: RunConfig) -> ray.data.Dataset:
         """The Ray dataset of the shards or files."""
         if self.files is not None:
             return stream_files(self.files, config)
         assert self.shards is not None
-        return stream_dataset(store, self.shards, config, self.left_out)
+        return stream_dataset(store, self.shards, config, self.left_out, self.extra)
 
 
 def open_training_data(config: RunConfig, recipe: Recipe, store: Store) -> TrainingData:
@@ -136,25 +140,36 @@ def mix(synthetic: TrainingData, real: TrainingData, config: RunConfig) -> Train
 
 
 def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> TrainingData:
-    """The image set's prefix; errors as for `open_training_data`."""
+    """The image set's prefix and `train.extra_images`; errors as for `open_training_data`."""
     numbers, shard_size = prefix_shards(store, recipe, config.images_per_class)
-    shards = [shard_path(recipe.images_dir, number) for number in numbers]
+    extra = counts_by_class(config.train.extra_images, recipe.classes)
+    more = needed_extras(store, recipe, extra.tolist())
+    shards = [shard_path(recipe.images_dir, number) for number in [*numbers, *more]]
     totals = set_totals(each_summary(store, recipe.images_dir, numbers))
-    source = {"image_set": recipe.images_dir, "set_sha256": totals["set_sha256"], "shards": len(shards)}
+    source: dict[str, Any] = {
+        "image_set": recipe.images_dir,
+        "set_sha256": totals["set_sha256"],
+        "shards": len(numbers),
+    }
+    if more:
+        sha256 = set_totals(each_summary(store, recipe.images_dir, more))["set_sha256"]
+        source["extra"] = {"images": config.train.num_extra, "shards": len(more), "sha256": sha256}
     filters = config.train.filters
     stream = config.train.ingest == "stream"
     selection = None
     if stream or filters != FilterConfig():
-        selection = select_images(store, shards, config.images_per_class, filters)
+        selection = select_images(store, shards, config.images_per_class, filters, extra)
         check_classes(selection.labels, recipe.classes.names)
         source |= tell_left_out(selection, recipe)
     left_out = NOTHING if selection is None else selection.left_out
     if stream:
         assert selection is not None
-        return TrainingData(len(selection.labels), source, shards=shards, shard_size=shard_size, left_out=left_out)
-    num_images = len(recipe.classes) * config.images_per_class if selection is None else len(selection.labels)
+        count = len(selection.labels)
+        return TrainingData(count, source, shards=shards, shard_size=shard_size, left_out=left_out, extra=extra)
+    whole = len(recipe.classes) * config.images_per_class + config.train.num_extra
+    num_images = whole if selection is None else len(selection.labels)
     check_memory(num_images, config.recipe.width, config.recipe.height, config)
-    images, labels = synthetic_images(store, shards, config, left_out)
+    images, labels = synthetic_images(store, shards, config, left_out, extra)
     check_classes(labels, recipe.classes.names)
     return TrainingData(len(labels), source, arrays=(images, labels))
 
@@ -176,7 +191,9 @@ def tell_left_out(selection: Selection, recipe: Recipe) -> dict[str, Any]:
     return {"left_out": counts}
 
 
-def stream_dataset(store: Store, shards: list[str], config: RunConfig, left_out: NDArray[np.int64]) -> ray.data.Dataset:
+def stream_dataset(
+    store: Store, shards: list[str], config: RunConfig, left_out: NDArray[np.int64], extra: NDArray[np.int64]
+) -> ray.data.Dataset:
     """A Ray dataset that reads, decodes and filters the shards anew in every epoch, in a new order of shards.
 
     Args:
@@ -184,6 +201,7 @@ def stream_dataset(store: Store, shards: list[str], config: RunConfig, left_out:
         shards: paths of shards under the root.
         config: images_per_class cuts the exact prefix; train.seed is the seed of the order.
         left_out: sorted ids of images that are not wanted.
+        extra: how many extra images of each class are wanted, int64 [classes]; empty for none at all.
 
     Returns:
         Rows of `image` uint8 [H, W, 3] and `label` int64. Its tasks raise `WorkError` on a row that cannot be decoded.
@@ -197,7 +215,7 @@ def stream_dataset(store: Store, shards: list[str], config: RunConfig, left_out:
         shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
     ).select_columns([*COLUMNS, "path"])
     wanted = {"images_per_class": config.images_per_class, "max_side": stored_side(config.train)}
-    decode = partial(decode_batch, **wanted, left_out=left_out)
+    decode = partial(decode_batch, **wanted, left_out=left_out, extra=extra)
     return rows.map_batches(decode, batch_format="pyarrow")
 
 
@@ -229,11 +247,15 @@ def decode_files(batch: dict[str, Any], label_of: dict[str, int], side: int) -> 
 
 
 def decode_batch(
-    table: pa.Table, images_per_class: int, max_side: int, left_out: NDArray[np.int64] = NOTHING
+    table: pa.Table,
+    images_per_class: int,
+    max_side: int,
+    left_out: NDArray[np.int64] = NOTHING,
+    extra: NDArray[np.int64] = NO_EXTRAS,
 ) -> dict[str, Any]:
     """A block of shard rows, with `path`, as `image` and `label` arrays; a block may hold rows of several shards."""
     parts = [
-        decode_rows(table.filter(pc.equal(table["path"], path)), images_per_class, max_side, path, left_out)
+        decode_rows(table.filter(pc.equal(table["path"], path)), images_per_class, max_side, path, left_out, extra)
         for path in table["path"].unique().to_pylist()
     ]
     images, labels = join(parts)

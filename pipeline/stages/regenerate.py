@@ -40,7 +40,7 @@ def regenerate(config: RunConfig, store: Store, image_ids: Sequence[int]) -> lis
     check_machine(config.generate)
     identity = read_identity(store, recipe.images_dir)
     config = as_begun(config, identity)
-    wanted = locate(image_ids, recipe, store, config.generate.shard_size)
+    wanted = locate(image_ids, recipe, store, config.generate.shard_size, config.generate.batch_size)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
     with ray_session(local_cpus(config.generate)):
         about = (config, store, recipe, parts, wanted)
@@ -62,7 +62,7 @@ def compare_on_worker(
     from pipeline.core.shard_maker import ShardMaker
 
     check_models(config.recipe, recipe.identity)
-    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch, recipe)
     found = [compare(maker, store, recipe, shard, numbers) for shard, numbers in sorted(wanted.items())]
     images = [{**each.__dict__, "is_unexplained": each.is_unexplained} for comparisons in found for each in comparisons]
     return {"images": images}

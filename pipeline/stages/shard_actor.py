@@ -13,6 +13,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkerBrokenError, named_line
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.model_source import check_models
+from pipeline.core.recipe import Recipe
 from pipeline.core.storage_probe import check_storage
 from pipeline.stages.pool_metrics import BROKEN
 from pipeline.stages.pulse import ask, heard, voice
@@ -37,7 +38,7 @@ class ShardActor:
         pulse: handle of the `pipeline.stages.pulse.Pulse` actor that hears of every step.
         replace: make a shard again that is published already. Otherwise it is left alone: a lost actor or another
             driver on the same set may have published it since this driver looked.
-        identity: of the recipe, whose models must be the ones that lie here.
+        recipe: of the set; its models must be the ones that lie here.
         others: see `pipeline.core.shard_maker.ShardMaker`.
     """
 
@@ -50,7 +51,7 @@ class ShardActor:
         images_dir: str,
         pulse: Any,
         replace: bool,
-        identity: Mapping[str, Any],
+        recipe: Recipe,
         make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
         self._pulse, self._tell = pulse, voice(pulse)
@@ -62,8 +63,9 @@ class ShardActor:
         try:
             if config.generate.preflight == "auto":  # before the model is loaded, which takes minutes
                 check_storage(store, images_dir)
-            check_models(config.recipe, identity)
-            self._maker = (make_maker or ShardMaker)(config, store, prompts_dir, parts, images_dir, self._tell)
+            check_models(config.recipe, recipe.identity)
+            about = (config, store, prompts_dir, parts, images_dir, self._tell, recipe)
+            self._maker = (make_maker or ShardMaker)(*about)
             self._tell("ready")
         except Exception as error:  # noqa: BLE001 - whatever it is, the driver must hear it as it is
             vitals = ask(pulse)

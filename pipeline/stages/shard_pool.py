@@ -68,7 +68,7 @@ def finished_shards(
             "parts": parts,
             "images_dir": recipe.images_dir,
             "pulse": pulse,
-            "identity": recipe.identity,
+            "recipe": recipe,
             **worker,
         },
     )

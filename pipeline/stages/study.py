@@ -136,7 +136,8 @@ class Study:
             made = self.store.read_json(manifest)["images_per_class"] if self.store.exists(manifest) else 0
             to_make += max(0, config.images_per_class - made) * len(self.recipe_of(config).classes)
         samples = sum(
-            cell.config.train.epochs * cell.config.images_per_class * len(self.recipe_of(cell.config).classes)
+            cell.config.train.epochs
+            * (cell.config.images_per_class * len(self.recipe_of(cell.config).classes) + cell.config.train.num_extra)
             for cell, _ in trials
         )
         rates = [line["train_images_per_s"] for line in self.results.values()]

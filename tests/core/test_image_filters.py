@@ -12,11 +12,13 @@ from pipeline.core.artifact import Store
 from pipeline.core.audit import ClipRows
 from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.errors import InputError
+from pipeline.core.extra_shards import extra_shard
+from pipeline.core.identity import FIRST_EXTRA
 from pipeline.core.image_filters import Selection, select_images
 from pipeline.core.image_set import shard_path
 from pipeline.core.train_config import FilterConfig
 from pipeline.core.training_images import synthetic_images
-from tests.image_sets import small_config, write_image_set
+from tests.image_sets import small_config, write_extras, write_image_set
 
 CONFIG = small_config(images_per_class=4, shard_size=20)
 SCORES = {0: 0.5, 1: -0.01, 2: -0.2, 3: -0.3}
@@ -119,3 +121,14 @@ def test_a_score_that_nobody_gave_is_an_input_error(tmp_path: Path) -> None:
     recipe = write_image_set(CONFIG, store)
     with pytest.raises(InputError, match="have no nsfw_score"):
         select((store, [shard_path(recipe.images_dir, 0)]), max_nsfw_score=0.0)
+
+
+def test_extra_images_are_filtered_like_all_others(tmp_path: Path) -> None:
+    config = small_config(images_per_class=1, shard_size=10, engine_batch=5)
+    store, counts = Store.open(str(tmp_path)), np.array([3, *[0] * 9])
+    recipe = write_image_set(config, store, lambda _, row: {**row, "phash": "0" * 16})
+    write_extras(config, store, counts.tolist(), lambda number, row: {**row, "phash": f"{number:016x}"})
+    paths = [shard_path(recipe.images_dir, shard) for shard in (0, extra_shard(0, 0))]
+    found = select_images(store, paths, 1, FilterConfig(drop_duplicates=True), counts)
+    assert found.labels.tolist()[10:] == [0, 0]  # the first one repeats the class's uniform image
+    assert found.left_out.tolist() == [FIRST_EXTRA] and found.counts == {"drop_duplicates": {0: 1}}

@@ -34,6 +34,7 @@ def make_recipe(identity: str = "a") -> Recipe:
         ("sync_batch_norm", True),
         ("ema_decay", 0.99),
         ("filters", FilterConfig(min_pixel_std=3)),
+        ("extra_images", (("n02774152", 50),)),
     ],
 )
 def test_what_moves_the_result_changes_the_identity(field: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
-from pipeline.core.identity import choose, class_permutation, image_id, noise_seed
+from pipeline.core.identity import FIRST_EXTRA, choose, class_permutation, image_id, noise_seed
 from pipeline.core.prompt_table import PromptRows
 from pipeline.core.prompts import Drawn, render
 from pipeline.core.recipe import Recipe, resolve_recipe
@@ -30,6 +30,15 @@ def with_classes(base: Recipe, rows: list[dict[str, Any]]) -> Recipe:
 @pytest.fixture(scope="module")
 def fashion() -> Recipe:
     return recipe()
+
+
+def test_extra_images_have_rows_of_their_own_whatever_stands_beside_them(fashion: Recipe) -> None:
+    identifiers = [image_id(3, FIRST_EXTRA + number) for number in range(40)]
+    rows = PromptRows(fashion).table_of(identifiers).to_pylist()
+    assert [row["image_id"] for row in rows] == identifiers and {row["class_index"] for row in rows} == {3}
+    assert [row["seed"] for row in rows] == [noise_seed(fashion.hash, identifier) for identifier in identifiers]
+    assert len({row["background"] for row in rows}) > 20  # drawn image by image
+    assert PromptRows(fashion).table_of(identifiers[7:8]).to_pylist() == rows[7:8]
 
 
 def test_a_table_has_the_schema_and_order_of_the_set(fashion: Recipe) -> None:

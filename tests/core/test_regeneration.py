@@ -15,10 +15,12 @@ import pytest
 from PIL import Image
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import InputError, WorkError
+from pipeline.core.extra_shards import extra_shard
+from pipeline.core.identity import FIRST_EXTRA, image_id
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe, resolve_recipe
-from pipeline.core.regeneration import MAX_PSNR_DB, compare, psnr_db
+from pipeline.core.regeneration import MAX_PSNR_DB, compare, locate, psnr_db
 from pipeline.core.shard_maker import ShardMaker, shard_bytes, summarize
 from pipeline.stages.prompts import ensure_prompt_table
 from tests.image_sets import small_config, write_image_set
@@ -52,6 +54,19 @@ def test_images_of_the_same_environment_are_equal(maker: ShardMaker) -> None:
     assert [(each.is_equal, each.has_equal_pixels, each.psnr_db, each.differs) for each in found] == [
         (True, True, MAX_PSNR_DB, {})
     ] * 2
+
+
+def test_an_extra_image_is_located_and_made_again(tiny_model: Path, tmp_path: Path) -> None:
+    config, store = tiny_config(tiny_model), Store.open(str(tmp_path))
+    recipe = resolve_recipe(config)
+    maker = ShardMaker(config, store, recipe.prompts_dir, [], recipe.images_dir, recipe=recipe)
+    maker.make(extra_shard(3, 1))
+    ((shard, rows),) = locate([image_id(3, FIRST_EXTRA + 7)], recipe, store, 10, 5).items()
+    assert (shard, rows) == (extra_shard(3, 1), [2])
+    (found,) = compare(maker, store, recipe, shard, rows)
+    assert found.is_equal and found.image_id == image_id(3, FIRST_EXTRA + 7)
+    with pytest.raises(InputError, match="would lie in extra/class-000003-000000.parquet, which is not in"):
+        locate([image_id(3, FIRST_EXTRA)], recipe, store, 10, 5)
 
 
 def test_another_encoder_gives_the_same_pixels_in_other_bytes(
@@ -106,7 +121,7 @@ def test_a_damaged_shard_is_one_line(name: str, sound: tuple[Store, Recipe], tmp
         data = bytes(shard_bytes(rows, summarize(1, SIZE, rows, 0.0)))
     store = Store.open(str(tmp_path))
     store.write_bytes(path, data)
-    maker: Any = SimpleNamespace(shard_size=SIZE, environment={})
+    maker: Any = SimpleNamespace(rows_in=lambda _: SIZE, environment={})
     with pytest.raises(WorkError, match=r"shard-000001.parquet is damaged .*jobs.verify --repair"):
         compare(maker, store, sound[1], 1, [29])
 

@@ -17,6 +17,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import GenerateConfig, ModelConfig, RecipeConfig, RunConfig
 from pipeline.core.diffusion import DiffusionEngine, GeneratedImage
 from pipeline.core.errors import WorkerBrokenError
+from pipeline.core.extra_shards import extra_shard
+from pipeline.core.identity import FIRST_EXTRA, image_id
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import IMAGE_SCHEMA
@@ -47,7 +49,7 @@ def maker(tiny_model: Path, store: Store) -> ShardMaker:
     )
     recipe = resolve_recipe(config)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
-    return ShardMaker(config, store, recipe.prompts_dir, parts, "images/x")
+    return ShardMaker(config, store, recipe.prompts_dir, parts, "images/x", recipe=recipe)
 
 
 def rows_of(store: Store, shard: int) -> list[dict]:
@@ -107,6 +109,16 @@ def test_an_image_does_not_depend_on_the_rows_around_it(maker: ShardMaker, store
     for row in rows_of(store, 0)[3:7]:  # across the edge of two batches
         alone = maker.engine.generate([row["prompt"]], [row["seed"]])[0].pixels
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))), alone)
+
+
+def test_an_extra_shard_is_a_batch_of_one_class_and_not_in_the_prompt_table(maker: ShardMaker, store: Store):
+    summary = maker.make(extra_shard(4, 2))
+    assert (summary.row_start, summary.rows, summary.counts) == (10, 5, {"ok": 5})
+    rows = rows_of(store, extra_shard(4, 2))
+    assert [row["image_id"] for row in rows] == [image_id(4, FIRST_EXTRA + number) for number in range(10, 15)]
+    assert {row["class_index"] for row in rows} == {4} and len({row["sha256"] for row in rows}) == 5
+    alone = maker.engine.generate([rows[3]["prompt"]], [rows[3]["seed"]])[0].pixels
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(rows[3]["image"]["bytes"]))), alone)
 
 
 def test_the_footer_says_what_the_rows_are(maker: ShardMaker, store: Store):
@@ -210,7 +222,7 @@ def test_a_safety_model_scores_images_and_keeps_them(maker: ShardMaker, store: S
     def hear(event: str, images: int = 0, seconds: Any = None, outcomes: Any = None) -> None:
         told.append(seconds)
 
-    summary = ShardMaker(config, store, maker._prompts_dir, maker._parts, "images/x", hear).make(0)
+    summary = ShardMaker(config, store, maker._prompts._prompts_dir, maker._prompts._parts, "images/x", hear).make(0)
     rows = rows_of(store, 0)
     assert summary.counts == {"nsfw": 12} and {row["reason"] for row in rows} == {"flagged by recipe.safety_model"}
     assert all(0 < row["nsfw_score"] <= 2.011 for row in rows) and {row["nsfw_score"] for row in plain} == {None}

@@ -13,7 +13,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError, WorkError
-from pipeline.core.identity import row_image_id, split_image_id
+from pipeline.core.extra_shards import extra_shards
+from pipeline.core.identity import FIRST_EXTRA, image_id, row_image_id, split_image_id
 from pipeline.core.image_filters import select_images
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe
@@ -27,7 +28,7 @@ from pipeline.core.training_images import (
     stored_side,
     synthetic_images,
 )
-from tests.image_sets import pictures_by_class, small_config, write_image_set
+from tests.image_sets import pictures_by_class, small_config, write_extras, write_image_set
 
 
 def shards_of(recipe: Recipe, count: int) -> list[str]:
@@ -47,6 +48,21 @@ def test_exact_prefix_in_row_order_with_the_right_pixels(tmp_root: str) -> None:
     pictures = pictures_by_class()
     expected = np.stack([as_rgb32(pictures[c][i : i + 1])[0] for c, i in ids])
     assert np.array_equal(images, expected)
+
+
+def test_extra_images_come_after_the_prefix_and_no_more_than_asked(tmp_root: str) -> None:
+    store, config = Store.open(tmp_root), small_config(images_per_class=2, shard_size=20, engine_batch=5)
+    recipe = write_image_set(config, store)
+    counts = np.array([0, 4, 7, *[0] * 7])
+    write_extras(config, store, counts.tolist())
+    shards = [shard_path(recipe.images_dir, shard) for shard in (0, *extra_shards(counts.tolist(), 5))]
+    images, labels = synthetic_images(store, shards, config, extra=counts)
+    assert labels[20:].tolist() == [1] * 4 + [2] * 7
+    assert np.array_equal(images[20:24], as_rgb32(pictures_by_class()[1][3000:3004]))
+    plain = synthetic_images(store, shards, config)[1]
+    assert plain.tolist() == labels[:20].tolist()  # without a word of them they are outside every prefix
+    left_out = np.array([image_id(2, FIRST_EXTRA + 6)])
+    assert len(synthetic_images(store, shards, config, left_out, counts)[1]) == 30
 
 
 @pytest.mark.parametrize("status", ["failed", "nsfw", "blank"])

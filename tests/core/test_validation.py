@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.validation import validate
+from pipeline.core.validation import count_confusions, validate
 from tests.image_sets import small_config
 
 
@@ -29,3 +29,12 @@ def test_accuracy_counts_every_image_the_last_batch_too() -> None:
     labels[:200] = 1
     found = validate(Brightness(), (pixels, labels), small_config().train)
     assert found["val_accuracy"] == pytest.approx(401 / 501) and found["val_loss"] > 0
+
+
+def test_confusions_have_a_row_for_each_true_class() -> None:
+    pixels = np.zeros((501, 32, 32, 3), np.uint8)
+    pixels[:300] = 255
+    labels = np.zeros(501, np.int64)
+    labels[:200] = 1
+    found = count_confusions(Brightness(), (pixels, labels), small_config().train, num_classes=3)
+    assert found.tolist() == [[201, 100, 0], [0, 200, 0], [0, 0, 0]]

@@ -9,21 +9,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.extra_shards import extra_shard
 from pipeline.core.image_set import shard_path
 from pipeline.core.recipe import Recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.shard_maker import shard_bytes, summarize
 from pipeline.core.verification import check_shard
-from tests.image_sets import small_config, write_image_set
+from tests.image_sets import small_config, write_extras, write_image_set
 from tests.spoilt_rows import SPOILT, Rows
 
 SIZE = 30
+EXTRA = extra_shard(2, 1)
+"""The second one of its class."""
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Recipe]:
     store = Store.open(str(tmp_path_factory.mktemp("sound")))
-    return store, write_image_set(small_config(images_per_class=6, shard_size=SIZE), store)
+    config = small_config(images_per_class=6, shard_size=SIZE, engine_batch=SIZE)
+    recipe = write_image_set(config, store)
+    write_extras(config, store, [0, 0, 2 * SIZE, *[0] * 7])
+    return store, recipe
 
 
 def rows_of(sound: tuple[Store, Recipe], shard: int = 1) -> Rows:
@@ -32,15 +38,15 @@ def rows_of(sound: tuple[Store, Recipe], shard: int = 1) -> Rows:
     return rows
 
 
-def faults(sound: tuple[Store, Recipe], data: bytes, folder: Path) -> list[str]:
+def faults(sound: tuple[Store, Recipe], data: bytes, folder: Path, shard: int = 1) -> list[str]:
     store = Store.open(str(folder))
-    store.write_bytes(shard_path(sound[1].images_dir, 1), data)
-    return check_shard(store, sound[1], 1, SIZE)
+    store.write_bytes(shard_path(sound[1].images_dir, shard), data)
+    return check_shard(store, sound[1], shard, SIZE)
 
 
 def test_a_sound_shard_has_no_fault(sound: tuple[Store, Recipe]) -> None:
     store, recipe = sound
-    assert [check_shard(store, recipe, shard, SIZE) for shard in (0, 1)] == [[], []]
+    assert [check_shard(store, recipe, shard, SIZE) for shard in (0, 1, EXTRA - 1, EXTRA)] == [[]] * 4
 
 
 def test_a_missing_shard_is_said_to_be_missing(sound: tuple[Store, Recipe]) -> None:
@@ -54,11 +60,12 @@ def test_an_honest_failed_row_is_no_fault(sound: tuple[Store, Recipe], tmp_path:
     assert faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0)), tmp_path) == []
 
 
+@pytest.mark.parametrize("shard", [1, EXTRA], ids=["uniform", "extra"])
 @pytest.mark.parametrize("name", SPOILT)
-def test_spoilt_rows_are_named(name: str, sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+def test_spoilt_rows_are_named(name: str, shard: int, sound: tuple[Store, Recipe], tmp_path: Path) -> None:
     spoil, says = SPOILT[name]
-    rows = spoil(rows_of(sound))
-    found = faults(sound, shard_bytes(rows, summarize(1, SIZE, rows, 0.0)), tmp_path)
+    rows = spoil(rows_of(sound, shard))
+    found = faults(sound, shard_bytes(rows, summarize(shard, SIZE, rows, 0.0)), tmp_path, shard)
     assert any(says in fault for fault in found), found
 
 

@@ -69,6 +69,26 @@ CASES = {
         "study", "--preset fashion --study @tmp/s.yaml", 2, ("s.yaml", "axes"), write("s.yaml", "seeds: [1]")
     ),
     "no part of the set": Case("generate", "--preset fashion --shards 3:2 @tiny", 2, ("--shards '3:2'", "FIRST:STOP")),
+    "extra images of nobody": Case(
+        "generate",
+        "--preset fashion --per-class @tmp/g.csv @tiny",
+        2,
+        ("g.csv", "line 2", "'Shirtt'", "did you mean 'Shirt'"),
+        write("g.csv", "class,images\nShirtt,50\n"),
+    ),
+    "extra images beside nothing": Case(
+        "generate",
+        "--preset fashion --per-class @tmp/g.csv @tiny",
+        2,
+        ("beside a finished set", "jobs.generate"),
+        write("g.csv", "class,images\nShirt,50\n"),
+    ),
+    "extra images and a part": Case(
+        "generate", "--preset fashion --per-class @tmp/g.csv --shards 0:1 @tiny", 2, ("--shards", "--per-class")
+    ),
+    "extra images of a twin": Case(
+        "train", "--preset fashion --set train.data=real --set train.extra_images={n1:5}", 2, ("extra_images", "real")
+    ),
     # what is sent to a cluster
     "sent job misspelt": Case("submit", "-- python -m jobs.genrate", 2, ("did you mean 'jobs.generate'",)),
     "sent shell command": Case("submit", "-- rm -rf x", 2, ("'rm -rf x'", "python -m MODULE")),

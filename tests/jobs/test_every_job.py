@@ -13,8 +13,10 @@ import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from pipeline.core.artifact import Store
+from pipeline.core.config_loading import load_config
 from tests.cluster_head import ClusterHead
 from tests.conftest import REPOSITORY, SaveModel
+from tests.image_sets import write_image_set
 from tests.tiny_sets import SPACE, training_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,6 +28,8 @@ seeds: [0]
 axes:
   guidance: {"1": [recipe.guidance_scale=1]}
 """
+GRID = (4, 16, 64)
+"""Images per class of the trainings that a scaling law and a growth are fitted to."""
 TINY_GENERATOR = (
     "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
     "vae.num_steps=2", "unet.block_out_channels=[8,8,16]", "unet.norm_num_groups=4", "unet.num_steps=2",
@@ -44,6 +48,12 @@ class Place:
         self.config = [*training_options(self.root, model), "--set", f"evaluate.test_set={noise}"]
         self.config += ["--set", "train.mixed_precision=none"]
         self.quiet = [*self.config, "--set", "tracking.enabled=false"]
+        # Real pictures as images of another recipe: nothing is learnt from a random model's, and growth needs some.
+        self.grid = [*self.quiet, "--set", "train.epochs=3", "--recipe", "c, d_c", "--seeds", "2"]
+        self.grid += [word for size in GRID for word in ("--size", str(size))]
+        values = [word for word in self.grid if "=" in word]
+        learnt = load_config("fashion", overrides=[*values, "recipe.template=c, d_c", f"images_per_class={GRID[-1]}"])
+        write_image_set(learnt, store)
 
     def first(self) -> dict[str, Job]:
         """Jobs that take seconds and need nothing of the others."""
@@ -94,15 +104,15 @@ class Place:
                 f"{self.folder}/out",
             ),
             "tune.sweep": ([*quiet, "--space", f"{self.folder}/space.yaml"], "result.json"),
-            "tune.scaling": (
-                [*quiet, "--recipe", "c", "--seeds", "1", *(w for n in (2, 3, 4) for w in ("--size", str(n)))],
-                "studies/scaling-default",
-            ),
+            "tune.scaling": (self.grid, "studies/scaling-default"),
         }
 
     def last(self) -> dict[str, Job]:
-        """What follows a sweep."""
-        return {"tune.promote": ([*self.quiet, "--sweep", "space", "--seeds", "1"], "best.yaml")}
+        """What follows a sweep, and what follows the trainings of several sizes."""
+        return {
+            "tune.promote": ([*self.quiet, "--sweep", "space", "--seeds", "1"], "best.yaml"),
+            "tune.grow": ([*self.grid, "--images", "60", "--validation-images", "20"], "growth.csv"),
+        }
 
 
 @pytest.fixture(scope="module")

@@ -39,3 +39,22 @@ def test_a_job_that_was_stopped_by_its_failures_stops_at_once_when_resumed(
     monkeypatch.setattr(stage, "make_shards", lambda *_, **__: pytest.fail("it draws"))
     code, _, err = run("generate", *words)
     assert code == 1 and "max_failed_rows=3 allows (" in err and "0 x ValueError" in err
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_table_of_classes_makes_those_images_and_no_others(tiny_model: Path, tmp_path: Path, run) -> None:
+    words = options(tiny_model, tmp_path / "runs", {"images_per_class": 1})
+    assert run("generate", *words)[0] == 0
+    table = tmp_path / "growth.csv"
+    table.write_text("class,images\nSandal,7\nBag,1\n")
+    code, out, _ = run("generate", *words, "--per-class", str(table), "--json")
+    summary = json.loads(out.splitlines()[-1])
+    assert code == 0 and (summary["rows"], summary["images_made"], sorted(summary["per_class"].values())) == (
+        15,
+        15,
+        [1, 7],
+    )
+    assert "15 extra images of 2 classes in" in out and summary["set_sha256"] in out
+    assert len(list((tmp_path / "runs" / summary["images_dir"] / "shards").iterdir())) == 1
+    code, out, _ = run("generate", *words, "--per-class", str(table))
+    assert code == 0 and "0 made now" in out

@@ -12,10 +12,11 @@ import pytest
 from jobs.regenerate import describe
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.identity import image_id
+from pipeline.core.identity import FIRST_EXTRA, image_id
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import shard_bytes, summarize
+from pipeline.stages.extra_images import generate_extras
 from pipeline.stages.generate import generate
 from tests.tiny_sets import options, tiny_config
 
@@ -45,6 +46,15 @@ def test_images_are_bit_equal_in_the_same_environment(made: Path, call) -> None:
     found = json.loads(out.splitlines()[-1])["images"]
     assert code == 0 and {each["image_id"] for each in found} == set(ids)
     assert all(each["is_equal"] and each["psnr_db"] == 100 and each["differs"] == {} for each in found)
+
+
+def test_extra_images_are_bit_equal_too(made: Path, config: RunConfig, tmp_path: Path, call) -> None:
+    root = shutil.copytree(made, tmp_path / "runs")
+    generate_extras(config, Store.open(str(root)), ((resolve_recipe(config).classes.wnids[4], 8),))
+    ids = [image_id(4, 1), image_id(4, FIRST_EXTRA + 6)]
+    code, out, _ = call(root, "--json", *(word for i in ids for word in ("--image-id", str(i))))
+    found = json.loads(out.splitlines()[-1])["images"]
+    assert code == 0 and [(each["image_id"], each["is_equal"]) for each in found] == [(i, True) for i in ids]
 
 
 def with_another_image(root: Path, config: RunConfig, environment: dict[str, str] | None) -> int:

@@ -15,6 +15,7 @@ import ray
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.recipe import resolve_recipe
+from pipeline.stages.extra_images import generate_extras
 from pipeline.stages.generate import generate
 from tests.bad_input import tree
 from tests.tiny_sets import options, tiny_config
@@ -143,3 +144,50 @@ def test_no_room_for_its_tasks_is_an_error_and_no_endless_wait(
         ray.kill(holder)
     assert code == 1 and "verify: nothing has happened for" in out
     assert "error: nothing has happened for" in err and "no actor could start; each needs 1 CPU" in err
+
+
+@pytest.fixture
+def with_extras(copied: Path, config: RunConfig) -> Path:
+    """The folder of three extra shards beside that set: one of class 1, two of class 3."""
+    wnids = resolve_recipe(config).classes.wnids
+    generate_extras(config, Store.open(str(copied.parents[2])), ((wnids[1], 5), (wnids[3], 10)))
+    return copied.parent / "extra"
+
+
+def test_extra_images_are_checked_and_repaired_in_their_places(with_extras: Path, call) -> None:
+    root, before = with_extras.parents[2], json.loads((with_extras / MANIFEST).read_text())
+    code, out, _ = call(root, "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert code == 0 and (found["rows"], found["shards"], found["extra_shards"]) == (55, 7, 3)
+    torn, gone = with_extras / "class-000001-000000.parquet", with_extras / "class-000003-000000.parquet"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    gone.unlink()
+    code, _, err = call(root)
+    assert code == 1 and f"{torn}: it cannot be read" in err and f"{gone}: it is not there" in err
+    uniform = tree(with_extras.parent / "shards")
+    assert call(root, "--repair")[0] == 0
+    assert json.loads((with_extras / MANIFEST).read_text())["set_sha256"] == before["set_sha256"]
+    assert tree(with_extras.parent / "shards") == uniform
+    assert call(root)[0] == 0
+
+
+def test_extra_images_that_the_manifest_promises_are_missed(with_extras: Path, call) -> None:
+    last = with_extras / "class-000003-000001.parquet"
+    last.unlink()
+    code, _, err = call(with_extras.parents[2])
+    assert code == 1 and f"{last}: it is not there" in err and "0 bad and 1 missing of 7 shards" in err
+
+
+def test_wrong_numbers_of_extra_images_are_found_and_mended(with_extras: Path, call) -> None:
+    path = with_extras / MANIFEST
+    right = json.loads(path.read_text())
+    path.write_text(json.dumps({**right, "ok": 14}))
+    code, _, err = call(with_extras.parents[2])
+    assert code == 1 and f"{path}: it says ok 14, its shards say 15" in err
+    assert call(with_extras.parents[2], "--repair")[0] == 0 and json.loads(path.read_text()) == right
+
+
+def test_extra_images_of_no_class_are_strangers(with_extras: Path, call) -> None:
+    shutil.copy(with_extras / "class-000001-000000.parquet", with_extras / "class-000010-000000.parquet")
+    code, _, err = call(with_extras.parents[2])
+    assert code == 0 and "extra/class-000010-000000.parquet: no shard" in err

@@ -14,9 +14,10 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import read_columns, shard_path
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_images import COLUMNS
 from pipeline.stages.ingest import StreamBatches, decode_batch, decode_files, open_training_data
-from tests.image_sets import small_config, write_image_set
+from tests.image_sets import small_config, write_extras, write_image_set
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,54 @@ def test_an_epoch_streams_exactly_the_images_that_memory_holds_and_the_next_one_
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(rows(*arrays))
     assert epochs[0] != epochs[1]
     assert len({label for label, _ in epochs[0][:15]}) > 4  # a batch mixes the classes
+
+
+EXTRA = [0, 3, 9, *[0] * 7]
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunConfig, Recipe]:
+    """A set with extra shards of 4, and a training on 6 of each class with 3 and 9 more of two."""
+    store = Store.open(str(tmp_path_factory.mktemp("grown") / "runs"))
+    config = small_config(images_per_class=6, shard_size=20, engine_batch=4, ingest="stream")
+    recipe = write_image_set(config, store)
+    write_extras(config, store, EXTRA)
+    wanted = dict(zip(recipe.classes.wnids, EXTRA, strict=True))
+    train = TrainConfig.model_validate({**config.train.model_dump(mode="json"), "extra_images": wanted})
+    return store, config.model_copy(update={"train": train}), recipe
+
+
+def test_extra_images_are_read_beside_the_prefix_from_memory_and_as_a_stream(
+    ray_cluster: None, grown: tuple[Store, RunConfig, Recipe]
+) -> None:
+    store, config, recipe = grown
+    data = open_training_data(config, recipe, store)
+    in_memory = config.model_copy(update={"train": config.train.model_copy(update={"ingest": "memory"})})
+    held = open_training_data(in_memory, recipe, store)
+    assert held.arrays is not None and data.num_images == held.num_images == 72 and data.source == held.source
+    assert np.bincount(held.arrays[1]).tolist() == [6 + more for more in EXTRA]
+    batches = StreamBatches(data.stream(store, config).iterator(), 6, share=12, shard_size=20, seed=0)
+    streamed = [row for images, labels in batches.epoch(0) for row in rows(images.numpy(), labels.numpy())]
+    assert sorted(streamed) == sorted(rows(*held.arrays))
+
+
+def test_the_source_names_the_extra_images_and_leaves_the_uniform_part_its_name(
+    grown: tuple[Store, RunConfig, Recipe],
+) -> None:
+    store, config, recipe = grown
+    source = open_training_data(config, recipe, store).source
+    plain = config.model_copy(update={"train": config.train.model_copy(update={"extra_images": ()})})
+    without = open_training_data(plain, recipe, store)
+    assert without.num_images == 60 and {**without.source, "extra": source["extra"]} == source
+    assert (source["extra"]["images"], source["extra"]["shards"], len(source["extra"]["sha256"])) == (12, 4, 64)
+
+
+def test_extra_images_that_are_not_made_are_an_input_error(grown: tuple[Store, RunConfig, Recipe]) -> None:
+    store, config, recipe = grown
+    more = ((recipe.classes.wnids[2], 13),)
+    larger = config.model_copy(update={"train": config.train.model_copy(update={"extra_images": more})})
+    with pytest.raises(InputError, match="lacks 1 of the 4 shards for train.extra_images .*--per-class"):
+        open_training_data(larger, recipe, store)
 
 
 def test_a_row_that_cannot_be_decoded_names_its_own_shard(image_set: tuple[Store, RunConfig, Recipe]) -> None:

@@ -1,0 +1,56 @@
+"""`python -m tune.grow`: its options; tests/stages/test_growth.py is about what it proposes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.config_loading import load_config
+from tests.conftest import Cli
+from tests.image_sets import write_image_set
+from tests.tiny_sets import training_options
+
+SIZES = ["--size", "4", "--size", "8", "--size", "16"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--size", "4", "--images", "500"], "at least 3"),
+        ([*SIZES, "--images", "500", "--name", "../x"], "letters, digits"),
+        ([*SIZES, "--images", "500", "--start", "5"], "--start 5 is none of the sizes; give one of 4, 8, 16"),
+        ([*SIZES, "--images", "500", "--lengths", "fashoin"], "did you mean 'fashion'"),
+        ([*SIZES, "--images", "500"], "9 of 9 trainings are not finished"),
+        (SIZES, "Missing option '--images'"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path: Path, words: list[str], says: str) -> None:
+    code, _, err = run("tune.grow", "--preset", "fashion", "--root", str(tmp_path / "runs"), *words)
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert code == 2 and says in line and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
+    cli: Cli, tiny_model: Path, tmp_path: Path
+) -> None:
+    """The uniform set holds real pictures, since nothing is learnt from a random model's; the extra images are its."""
+    changes = ["recipe.width=32", "recipe.height=32", "tracking.enabled=false", "train.epochs=3"]
+    options = training_options(tmp_path / "runs", tiny_model) + [word for one in changes for word in ("--set", one)]
+    config = load_config("fashion", overrides=[word for word in options if "=" in word])
+    store = Store.open(str(tmp_path / "runs"))
+    write_image_set(config.model_copy(update={"images_per_class": 128}), store)
+    sizes = ["--size", "8", "--size", "32", "--size", "128", "--seeds", "2"]
+    cli("tune.scaling", *options, *sizes, "--slots", "2", timeout_s=1200).check_ok()
+    grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
+    assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 128
+    folder = tmp_path / "runs" / "studies" / "growth-default"
+    made = cli("jobs.generate", *options, "--per-class", str(folder / "growth.csv"), "--json").check_ok().json
+    assert made["rows"] == made["images_made"] == 60
+    trained = cli("jobs.train", *options, "--config", str(folder / "growth.yaml"), "--json").check_ok().json
+    assert trained["num_images"] == 1280 + 60 and trained["data"]["extra"]["sha256"] == made["set_sha256"]
+    study = ["--study", str(folder / "growth-default.yaml"), "--dry-run"]
+    assert "growth=targeted" in cli("jobs.study", *options, *study).check_ok().stdout
