@@ -30,11 +30,11 @@ def see(browser: Browser, url: str, is_there: str, *, height: int = 900, then: s
   const closed = () => document.querySelector('[data-component-id="mlflow.assistant.chat_panel.close"]')?.click();
   for (let tries = 0; tries < {4 * WAIT_S} && !({is_there}); tries++) {{ await sleep(250); closed(); }}
   {then}
-  await sleep(2000);
+  await sleep(15000);  // a chart draws itself anew when the panel beside it has gone
   return {{
     there: Boolean({is_there}),
     text: document.body.innerText,
-    axes: [...document.querySelectorAll('.parcoords .axis-title')].map(e => e.innerHTML),
+    axes: [...document.querySelectorAll('.parcoords text.label')].map(e => e.textContent),
     plots: document.querySelectorAll('.js-plotly-plot').length,
   }};
 }})()
