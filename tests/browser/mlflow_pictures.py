@@ -72,11 +72,12 @@ def addresses(folder: Path, uri: str) -> dict[str, str]:
 
     experiment = MlflowClient(uri).get_run(images["mlflow_run_id"]).info.experiment_id
     training = "workflowType=machine_learning"  # not the pages for language models
+    gallery = f"{uri}/#/experiments/{experiment}/runs/{images['mlflow_run_id']}/artifacts/gallery.html?{training}"
     both = f"runs={json.dumps(twins)}&experiments={json.dumps([experiment])}"
     return {
         "mlflow_sweep": sweep["charts"],
         "mlflow_compare": f"{uri}/#/compare-runs?{both}&{training}",
-        "mlflow_gallery": f"{uri}/#/experiments/{experiment}/runs/{images['mlflow_run_id']}/artifacts/gallery.html?{training}",
+        "mlflow_gallery": gallery,
     }
 
 
