@@ -96,16 +96,16 @@ def main(folder: Path, out: Path) -> None:
     (folder / "server").mkdir(parents=True, exist_ok=True)
     server = MlflowServer(folder.absolute() / "server")
     server.start()
-    look: dict[str, tuple[str, int, str]] = {
-        "mlflow_sweep": (PARALLEL, 1180, ""),
-        "mlflow_compare": ("document.querySelector('.parcoords, .js-plotly-plot')", 1100, ""),
-        "mlflow_gallery": ("document.body.innerText.includes('gallery.html')", 900, ""),
+    look: dict[str, tuple[str, int]] = {
+        "mlflow_sweep": (PARALLEL, 1180),
+        "mlflow_compare": ("document.querySelector('.parcoords, .js-plotly-plot')", 1100),
+        "mlflow_gallery": ("document.body.innerText.includes('gallery.html')", 900),
     }
     try:
         found = addresses(folder.absolute(), server.uri)
         with tempfile.TemporaryDirectory() as profile, running_chromium(program, Path(profile)) as browser:
-            for name, (is_there, height, then) in look.items():
-                seen = see(browser, found[name], is_there, height=height, then=then)
+            for name, (is_there, height) in look.items():
+                seen = see(browser, found[name], is_there, height)
                 save(out / f"{name}.png", seen["screenshot"])
     finally:
         server.kill()
