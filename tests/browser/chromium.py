@@ -80,7 +80,8 @@ class Browser:
                 tall = await page.call("Runtime.evaluate", expression="document.documentElement.scrollHeight")
                 clip = {"x": 0, "y": 0, "width": width, "scale": 1}
                 clip["height"] = min(max(tall["result"]["value"], height), MAX_SHOT_HEIGHT)
-                shot = await page.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+                beyond = clip["height"] > height  # only then: it resizes the window, and a page may draw itself anew
+                shot = await page.call("Page.captureScreenshot", captureBeyondViewport=beyond, clip=clip)
             async with session.get(f"{address}/json/close/{target['id']}"):
                 pass
         assert "exceptionDetails" not in result, result

@@ -11,7 +11,7 @@ WAIT_S = 90
 """A page's scripts are 5 MB, and a server starts its worker with the first request."""
 
 
-def see(browser: Browser, url: str, is_there: str, *, height: int = 900, then: str = "") -> dict[str, Any]:
+def see(browser: Browser, url: str, is_there: str, height: int) -> dict[str, Any]:
     """Open a page of MLflow's and wait until it shows what is wanted.
 
     Args:
@@ -19,7 +19,6 @@ def see(browser: Browser, url: str, is_there: str, *, height: int = 900, then: s
         url: of the page.
         is_there: JavaScript that is true once the page shows it.
         height: of the window, pixels; it is 1280 wide.
-        then: JavaScript statements that run before the picture is taken.
 
     Returns:
         As `Browser.visit`; `value` holds `text` (of the page), `axes` (labels of parallel coordinates), `plots`.
@@ -29,12 +28,11 @@ def see(browser: Browser, url: str, is_there: str, *, height: int = 900, then: s
   const sleep = ms => new Promise(done => setTimeout(done, ms));
   const closed = () => document.querySelector('[data-component-id="mlflow.assistant.chat_panel.close"]')?.click();
   for (let tries = 0; tries < {4 * WAIT_S} && !({is_there}); tries++) {{ await sleep(250); closed(); }}
-  {then}
-  await sleep(2000);
+  await sleep(15000);  // a chart draws itself anew when the panel beside it has gone
   return {{
     there: Boolean({is_there}),
     text: document.body.innerText,
-    axes: [...document.querySelectorAll('.parcoords .axis-title')].map(e => e.innerHTML),
+    axes: [...document.querySelectorAll('.parcoords text.label')].map(e => e.textContent),
     plots: document.querySelectorAll('.js-plotly-plot').length,
   }};
 }})()

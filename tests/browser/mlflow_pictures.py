@@ -40,7 +40,7 @@ SPACE: dict[str, Any] = {
     },
 }
 TWIN = ["images_per_class=40", "train.epochs=12", "train.num_workers=1", "generate.num_actors=1"]
-PARALLEL = "document.querySelector('.parcoords .axis-title')"
+PARALLEL = "document.querySelector('.parcoords text.label')"
 COLOURS = 64
 """Of the PNG files: pages have few, and they stay small."""
 
@@ -71,11 +71,13 @@ def addresses(folder: Path, uri: str) -> dict[str, str]:
     from mlflow.tracking import MlflowClient
 
     experiment = MlflowClient(uri).get_run(images["mlflow_run_id"]).info.experiment_id
+    training = "workflowType=machine_learning"  # not the pages for language models
+    gallery = f"{uri}/#/experiments/{experiment}/runs/{images['mlflow_run_id']}/artifacts/gallery.html?{training}"
     both = f"runs={json.dumps(twins)}&experiments={json.dumps([experiment])}"
     return {
         "mlflow_sweep": sweep["charts"],
-        "mlflow_compare": f"{uri}/#/compare-runs?{both}",
-        "mlflow_gallery": f"{uri}/#/experiments/{experiment}/runs/{images['mlflow_run_id']}/artifacts/gallery.html",
+        "mlflow_compare": f"{uri}/#/compare-runs?{both}&{training}",
+        "mlflow_gallery": gallery,
     }
 
 
@@ -94,16 +96,16 @@ def main(folder: Path, out: Path) -> None:
     (folder / "server").mkdir(parents=True, exist_ok=True)
     server = MlflowServer(folder.absolute() / "server")
     server.start()
-    look: dict[str, tuple[str, int, str]] = {
-        "mlflow_sweep": (PARALLEL, 1180, ""),
-        "mlflow_compare": ("document.querySelector('.parcoords, .js-plotly-plot')", 1100, ""),
-        "mlflow_gallery": ("document.querySelector('iframe')", 900, ""),
+    look: dict[str, tuple[str, int]] = {
+        "mlflow_sweep": (PARALLEL, 1180),
+        "mlflow_compare": ("document.querySelector('.parcoords, .js-plotly-plot')", 1100),
+        "mlflow_gallery": ("document.body.innerText.includes('gallery.html')", 900),
     }
     try:
         found = addresses(folder.absolute(), server.uri)
         with tempfile.TemporaryDirectory() as profile, running_chromium(program, Path(profile)) as browser:
-            for name, (is_there, height, then) in look.items():
-                seen = see(browser, found[name], is_there, height=height, then=then)
+            for name, (is_there, height) in look.items():
+                seen = see(browser, found[name], is_there, height)
                 save(out / f"{name}.png", seen["screenshot"])
     finally:
         server.kill()

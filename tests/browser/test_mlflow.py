@@ -37,7 +37,7 @@ def test_the_saved_view_draws_the_trials_and_no_other_run(browser: Browser, tmp_
             experiment = sweep.set_experiment_tag(f"{VIEW_TAG}{key}", sweep_view("Sweep x", key, settings, 1.0))
         assert experiment is not None
         url = how_to_open(server.uri, view_path(experiment, key))
-        value = see(browser, url, "document.querySelectorAll('.js-plotly-plot').length >= 4", height=1600)["value"]
+        value = see(browser, url, "document.querySelectorAll('.js-plotly-plot').length >= 3", height=1600)["value"]
     finally:
         server.kill()
     assert "12 matching runs" in value["text"] and "sweep-s" not in value["text"]
