@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from pipeline.core.artifact import Store
@@ -24,6 +25,10 @@ FORWARDED = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|(.+ )?pid=)")
 
 # A test that needs a hub would pass here and fail behind a firewall. Set before any test file imports the hub's client.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# How long an example takes says how busy the machine is; a test that hangs has its own timeout.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ HOSTILE = ["../up", "/etc/passwd", "a/../../b", "C:\\x", "a\nb", "<script>", "$(
 # Only what this project names: directories, hashes, numbers, fixed files.
 PATHS = re.compile(
     r"(prompts|images|galleries)/[0-9a-f]{16}"
-    r"(/(shards/)?(part-\d+-\d+\.parquet|shard-\d+\.parquet|(identity|manifest)\.json|index\.html|page-\d{3}\.html))"
+    r"(/(shards/)?(part-\d+-\d+\.parquet|shard-\d+\.parquet|(identity|manifest|preflight)\.json|index\.html|page-\d{3}\.html))"
 )
 
 
