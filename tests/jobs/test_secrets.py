@@ -23,7 +23,7 @@ from tests.mlflow_servers import MlflowServer
 from tests.s3_server import SECRET, S3Server, running_s3_server
 from tests.tiny_sets import training_options
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 USER, PASSWORD, TOKEN = "planted-user", "planted-pass-5b1e0c77", "hf_plantedtoken9d41aa"
 SECRETS = {"AWS_SECRET_ACCESS_KEY": SECRET, "MLFLOW_TRACKING_PASSWORD": PASSWORD, "HF_TOKEN": TOKEN}
 BUCKET = "secrets"
