@@ -87,7 +87,7 @@ CASES = {
         "generate", "--preset fashion --per-class @tmp/g.csv --shards 0:1 @tiny", 2, ("--shards", "--per-class")
     ),
     "extra images of a twin": Case(
-        "train", "--preset fashion --set train.data=real --set train.extra_images={n1:5}", 2, ("extra_images", "real")
+        "train", "--preset fashion --set train.data=real --set train.extra_images.n1=5", 2, ("extra_images", "real")
     ),
     # what is sent to a cluster
     "sent job misspelt": Case("submit", "-- python -m jobs.genrate", 2, ("did you mean 'jobs.generate'",)),
