@@ -177,7 +177,7 @@ def growth_markdown(facts: dict[str, Any]) -> str:
     text = [
         summary,
         "",
-        "| class | accuracy | share of errors | more images mend | more images | 95 % |",
+        "| class | accuracy | error, shared with pairs | more images mend | more images | 95 % |",
         "|" + "---|" * 6,
     ]
     lines = sorted(facts["classes"], key=lambda line: -line["images"])
