@@ -72,6 +72,17 @@ class MlflowServer:
         self.process.wait()
 
 
+def server_with_passwords(folder: Path, user: str, password: str) -> MlflowServer:
+    """A server, not started yet, that takes one user by HTTP's basic authentication; `auth.ini` holds the password."""
+    (folder / "auth.ini").write_text(
+        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
+        f"admin_username = {user}\nadmin_password = {password}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+    )
+    settings = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32}
+    return MlflowServer(folder, ["--app-name", "basic-auth"], settings)
+
+
 def postgres_bin() -> Path | None:
     """Where Debian, or the PATH, has PostgreSQL's programs; the newest."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))

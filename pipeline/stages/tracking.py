@@ -67,9 +67,11 @@ def tracked_run(
         yield RunHandle(None, None)
         return
     optional = optional or parent_run is not None or _is_part or _is_inside.get()
+    place = _Place(folder, parent_run)
     try:
-        place = _Place(folder, parent_run)
-        run = _started(config, store, job, artifact_id, flatten(params), parents, place)
+        uri = tracking_uri(config.tracking, store)
+        with _told(uri):
+            run = _start(uri, config.tracking, store, job, artifact_id, flatten(params), parents, place)
     except InputError as error:
         if not optional:
             raise
@@ -114,21 +116,14 @@ def track_as_part() -> None:
     _is_part = True
 
 
-def _started(
-    config: RunConfig,
-    store: Store,
-    job: str,
-    artifact_id: str,
-    params: dict[str, Any],
-    parents: Parents,
-    place: _Place,
-) -> RunHandle:
-    uri = tracking_uri(config.tracking, store)
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """What MLflow's clients raise becomes an `InputError`."""
     try:
-        return _start(uri, config.tracking, store, job, artifact_id, params, parents, place)
+        yield
     except InputError:
         raise
-    except Exception as error:  # MLflow's clients raise whatever requests, SQLAlchemy and boto raise
+    except Exception as error:  # they raise whatever requests, SQLAlchemy and boto raise
         why = covered_in(one_line(error), uri)
         raise InputError(
             f"MLflow at {covered(uri)!r} cannot be used: {why}; start the server, mend "

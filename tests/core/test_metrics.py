@@ -56,7 +56,7 @@ def test_wilson_interval_of_a_published_value():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 8), st.integers(1, 60), st.integers(1, 17), st.integers(0, 10**6))
 def test_batches_do_not_matter_and_sklearn_agrees(num_classes: int, count: int, batch_size: int, seed: int):
     generator = torch.Generator().manual_seed(seed)

@@ -18,7 +18,7 @@ def exact(law: ScalingLaw, sizes: list[int], seeds: int = 1) -> dict[int, list[f
     return {size: [law.accuracy(size)] * seeds for size in sizes}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(floor=st.floats(0.0, 0.3), amplitude=st.floats(0.02, 0.4), exponent=st.floats(0.15, 1.2))
 def test_a_curve_without_noise_is_found_again(floor: float, amplitude: float, exponent: float) -> None:
     truth = ScalingLaw(floor, amplitude, exponent, 1000)

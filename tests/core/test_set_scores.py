@@ -32,7 +32,7 @@ def test_a_classifier_of_known_answers() -> None:
     assert sums.result() == {"top1": 2 / 6, "top5": 1.0, "top1_masked": 4 / 6, "top5_masked": 1.0}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(7, 40), st.integers(6, 12), st.booleans())
 def test_hits_are_those_of_scikit_learn_and_torchmetrics(seed: int, count: int, classes: int, whole: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def test_hits_are_those_of_scikit_learn_and_torchmetrics(seed: int, count: int, 
     assert found["top1_masked"] >= found["top1"] and found["top5_masked"] >= found["top5"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 60), st.sampled_from([2, 6]))
 def test_aupr_is_that_of_torchmetrics_ties_or_not(seed: int, num_in: int, num_out: int, digits: int) -> None:
     rng = np.random.default_rng(seed)

@@ -16,14 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from pipeline.core.submission import SENT
 from tests.cluster_head import ClusterHead
 from tests.conftest import Cli
-from tests.mlflow_servers import MlflowServer
+from tests.mlflow_servers import MlflowServer, server_with_passwords
 from tests.s3_server import SECRET, S3Server, running_s3_server
 from tests.tiny_sets import training_options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("nothing_else_to_send")]
 USER, PASSWORD, TOKEN = "planted-user", "planted-pass-5b1e0c77", "hf_plantedtoken9d41aa"
 SECRETS = {"AWS_SECRET_ACCESS_KEY": SECRET, "MLFLOW_TRACKING_PASSWORD": PASSWORD, "HF_TOKEN": TOKEN}
 BUCKET = "secrets"
@@ -101,14 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    (folder / "auth.ini").write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{folder}/auth.db\n"
-        f"admin_username = {USER}\nadmin_password = {PASSWORD}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    settings = {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32}
-    started = MlflowServer(folder, ["--app-name", "basic-auth"], settings)
+    started = server_with_passwords(tmp_path_factory.mktemp("mlflow"), USER, PASSWORD)
     started.start()
     yield started
     started.kill()
@@ -130,14 +122,6 @@ def place(isolated_environment: None, server: S3Server, mlflow: MlflowServer) ->
     )  # fmt: skip
     yield Place(head, store, mlflow, mlflow.directory)
     head.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_else_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of this process have a store."""
-    for name in SENT:
-        if name != "HF_HUB_OFFLINE":
-            monkeypatch.delenv(name, raising=False)
 
 
 def test_no_secret_is_left_by_a_generation_a_training_and_a_failure(place: Place, cli: Cli, tiny_model: Path) -> None:

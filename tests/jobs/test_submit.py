@@ -12,11 +12,11 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.image_set import published_shards
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.submission import SENT
 from tests.cluster_head import ClusterHead
 from tests.conftest import Cli
 from tests.tiny_sets import options, tiny_config
 
+pytestmark = pytest.mark.usefixtures("nothing_else_to_send")
 PLANTED = "planted-7f3c19d2e8"  # the nodes' credentials; no file of a run may hold it
 
 
@@ -25,14 +25,6 @@ def head(isolated_environment: None) -> Iterator[ClusterHead]:
     started = ClusterHead(4, {"AWS_SECRET_ACCESS_KEY": PLANTED})
     yield started
     started.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_else_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of this process have a store."""
-    for name in SENT:
-        if name != "HF_HUB_OFFLINE":
-            monkeypatch.delenv(name, raising=False)
 
 
 def test_a_generation_is_sent_and_followed_and_its_secret_stays_where_it_was(

@@ -17,7 +17,7 @@ from pipeline.core.config import RunConfig, TrackingConfig
 from pipeline.core.errors import InputError
 from pipeline.stages.run_handle import RunHandle, mlflow_client
 from pipeline.stages.tracking import tracked_run
-from tests.mlflow_servers import DATABASE_PASSWORD, MlflowServer, postgres_bin, running_postgres
+from tests.mlflow_servers import DATABASE_PASSWORD, MlflowServer, postgres_bin, running_postgres, server_with_passwords
 
 ADMIN, PASSWORD = "admin", "a-long-enough-password"
 
@@ -93,13 +93,7 @@ def test_postgresql_with_its_password_in_the_environment(
 def test_a_server_with_passwords_takes_them_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "auth.ini").write_text(
-        f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\n"
-        f"admin_username = {ADMIN}\nadmin_password = {PASSWORD}\n"
-        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-    )
-    settings = {"MLFLOW_AUTH_CONFIG_PATH": str(tmp_path / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "x" * 32}
-    server = MlflowServer(tmp_path, ["--app-name", "basic-auth"], settings)
+    server = server_with_passwords(tmp_path, ADMIN, PASSWORD)
     server.start()
     try:
         config = RunConfig(tracking=TrackingConfig(uri=server.uri))
