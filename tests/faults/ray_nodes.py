@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -71,11 +70,17 @@ class RayNodes:
 
 
 def family(nodes: Iterable[Any]) -> list[psutil.Process]:
-    """The processes of nodes and their children."""
+    """The processes of nodes and their children.
+
+    One that has ended is left out by its `Popen`, not by its pid: that may be another test's process by now, whose
+    whole cluster would be taken for this node's.
+    """
     found = []
     for node in nodes:
         for infos in node.all_processes.values():
             for info in infos:
+                if info.process.poll() is not None:
+                    continue
                 try:
                     parent = psutil.Process(info.process.pid)
                     found += [parent, *parent.children(recursive=True)]
@@ -92,11 +97,11 @@ def reap(node: Any) -> None:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL; first all are stopped, so that none sees another one die."""
+    """SIGKILL; first all are stopped, so that none sees another one die. Whose pid is another's by now is spared."""
     alive = list(processes)
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in alive:
             try:
-                os.kill(process.pid, number)
-            except ProcessLookupError:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
                 continue

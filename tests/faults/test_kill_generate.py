@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,14 +15,17 @@ import psutil
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.classes import load_class_table
+from pipeline.core.extra_set import published_extras
+from pipeline.core.extra_shards import extra_shards
 from pipeline.core.image_set import published_shards, set_totals
+from tests.bad_input import tree
 from tests.conftest import REPOSITORY, Cli
 from tests.faults.undisturbed import make_undisturbed
 from tests.tiny_sets import options, tiny_config
 
 SHARDS = 16
-
-
+Ledger = Callable[[Store, str], set[int]]
 CHANGES = {"recipe.num_inference_steps": 30, "images_per_class": SHARDS, "generate.num_actors": 2}
 
 
@@ -31,9 +34,9 @@ def arguments(model: Path, root: Path) -> list[str]:
 
 
 @contextmanager
-def running(model: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(model: Path, root: Path, *words: str) -> Iterator[subprocess.Popen[bytes]]:
     """The command in a process group of its own, which is gone at the end whatever happened."""
-    command = [sys.executable, "-m", "jobs.generate", *arguments(model, root)]
+    command = [sys.executable, "-m", "jobs.generate", *arguments(model, root), *words]
     with open(root.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -44,14 +47,16 @@ def running(model: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait()
 
 
-def wait_for_shards(process: subprocess.Popen[bytes], root: Path, count: int) -> set[int]:
+def wait_for_shards(
+    process: subprocess.Popen[bytes], root: Path, count: int, published: Ledger = published_shards
+) -> set[int]:
     """The shards published once there are `count`."""
     store = Store.open(str(root))
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, root.with_suffix(".log").read_text()
         sets = list((root / "images").glob("*")) if (root / "images").exists() else []
-        if sets and len(done := published_shards(store, f"images/{sets[0].name}")) >= count:
+        if sets and len(done := published(store, f"images/{sets[0].name}")) >= count:
             return done
         time.sleep(0.02)
     pytest.fail(f"only slow progress: {root.with_suffix('.log').read_text()}")
@@ -105,3 +110,32 @@ def test_a_killed_actor_loses_and_doubles_nothing(tiny_model: Path, tmp_path: Pa
         actors[0].send_signal(signal.SIGKILL)
         assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
     assert finished_hash(root) == undisturbed
+
+
+@pytest.mark.slow
+def test_killed_actors_and_drivers_cost_no_extra_image(tiny_model: Path, tmp_path: Path, cli: Cli):
+    """Extra images of two classes: a driver is killed, then an actor; the set beside them is not touched."""
+    root, file, undisturbed_root = tmp_path / "runs", tmp_path / "growth.csv", str(tmp_path / "undisturbed")
+    file.write_text("class,images\nBag,60\nSandal,35\n")
+    counts = {"n02774152": 60, "n04133789": 35}
+    shards = extra_shards([counts.get(wnid, 0) for wnid in load_class_table("fashion_mnist").wnids], 5)
+    config = tiny_config(tiny_model, CHANGES)
+    undisturbed = set_totals(make_undisturbed(config, Store.open(undisturbed_root), shards))["set_sha256"]
+    cli("jobs.generate", *arguments(tiny_model, root)).check_ok()
+    uniform = tree(*root.glob("images/*/shards"))
+    with running(tiny_model, root, "--per-class", str(file)) as process:
+        wait_for_shards(process, root, 3, published_extras)
+        os.killpg(process.pid, signal.SIGKILL)
+    time.sleep(2)  # workers that outlive their driver may still publish: the same rows under the same name
+    (images,) = (root / "images").glob("*")
+    first = {path: path.stat().st_mtime_ns for path in images.glob("extra/class-*")}
+    assert 3 <= len(first) < len(shards)
+    with running(tiny_model, root, "--per-class", str(file)) as process:
+        wait_for_shards(process, root, len(first) + 1, published_extras)
+        actors = [c for c in psutil.Process(process.pid).children(recursive=True) if "MapWorker" in str(c.cmdline())]
+        actors[0].send_signal(signal.SIGKILL)
+        assert process.wait(timeout=180) == 0, root.with_suffix(".log").read_text()
+    again = cli("jobs.generate", *arguments(tiny_model, root), "--per-class", str(file)).check_ok().json
+    assert (again["set_sha256"], again["images_made"], again["shards"]) == (undisturbed, 0, len(shards))
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert tree(*root.glob("images/*/shards")) == uniform

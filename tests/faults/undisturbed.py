@@ -27,7 +27,7 @@ def make_undisturbed(config: RunConfig, store: Store, shards: Iterable[int]) -> 
     """Make and publish shards with as many threads as an actor has: sums, and so the last bits, depend on it."""
     recipe = resolve_recipe(config)
     parts = ensure_prompt_table(config, recipe, store)["parts"]
-    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir)
+    maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, recipe=recipe)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.generate.torch_threads)
     try:
