@@ -28,11 +28,13 @@ class Worker:
     """What is asked for.
 
     Args:
+        job: named in front of what is said of the wait.
         needs: amount by resource that is reserved.
         settings: that ask for less, for the message when nobody has it.
         stall_timeout_s: without a sign of life, after which it is given up.
     """
 
+    job: str
     needs: Mapping[str, float]
     settings: str
     stall_timeout_s: float
@@ -41,7 +43,7 @@ class Worker:
 def like_an_actor(settings: GenerateConfig) -> Worker:
     """With the resources of the pool's actors."""
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-    return Worker(needs, OF_AN_ACTOR, settings.stall_timeout_s)
+    return Worker("generate", needs, OF_AN_ACTOR, settings.stall_timeout_s)
 
 
 def ask_one_worker(function: Callable[..., Answer], worker: Worker, pulse: Any, *arguments: Any) -> Answer:
@@ -68,7 +70,7 @@ def ask_one_worker(function: Callable[..., Answer], worker: Worker, pulse: Any, 
         except ray.exceptions.RayError as error:  # killed for its memory, or with its node
             raise WorkError(f"the worker died: {describe(error)[:300]}; see Ray's logs, then run again") from error
 
-    (answer,) = watched(answers(), pulse, worker.needs, worker.stall_timeout_s, worker.settings)
+    (answer,) = watched(answers(), pulse, worker.needs, worker.stall_timeout_s, worker.job, worker.settings)
     if "error" in answer:
         raise (InputError if answer["is_input"] else WorkError)(answer["error"])
     return answer
@@ -92,7 +94,8 @@ def on_a_gpu_node(function: Callable[..., Answer], device_setting: str, stall_ti
         InputError: what the function raised, or there is no such node and none will be started.
         WorkError: what the function raised, the worker died, or no node came in time.
     """
-    worker = Worker({"CPU": 1, "GPU": 1}, f"{device_setting}=cpu", stall_timeout_s)
+    job = device_setting.partition(".")[0]
+    worker = Worker(job, {"CPU": 1, "GPU": 1}, f"{device_setting}=cpu", stall_timeout_s)
     with ray_session():
         return ask_one_worker(_with_beats, worker, start_pulse(), function, words)
 

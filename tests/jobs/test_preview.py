@@ -19,8 +19,8 @@ from jobs import preview as job
 from pipeline.core.artifact import Store
 from pipeline.core.image_set import claim_image_set, published_shards, shard_path
 from pipeline.core.recipe import resolve_recipe
-from pipeline.stages.generate import generate
 from tests.bad_input import Case, Place, arguments, check, tree
+from tests.faults.undisturbed import make_set
 from tests.tiny_sets import options, tiny_config
 
 CASES = {
@@ -74,7 +74,7 @@ def test_the_page_shows_the_images_that_the_set_will_hold(tiny_model: Path, tmp_
     recipe = resolve_recipe(config)
     assert not published_shards(store, recipe.images_dir) and not (tmp_path / "images").exists()
     page = store.read_bytes(f"previews/{recipe.id}/preview.html").decode()
-    generate(config, store)
+    make_set(config, store)
     made = [pq.read_table(store.uri(shard_path(recipe.images_dir, k))).to_pylist() for k in range(4)]
     rows = {(row["class_index"], row["image_id"] & 0xFFFF): row for shard in made for row in shard}
     shown = [rows[label, index] for label in (0, 3, 6) for index in range(3)]

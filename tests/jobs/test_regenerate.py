@@ -16,8 +16,7 @@ from pipeline.core.identity import FIRST_EXTRA, image_id
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import shard_bytes, summarize
-from pipeline.stages.extra_images import generate_extras
-from pipeline.stages.generate import generate
+from tests.faults.undisturbed import make_extras, make_set
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -31,7 +30,7 @@ def config(tiny_model: Path) -> RunConfig:
 @pytest.fixture(scope="module")
 def made(config: RunConfig, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("regenerate") / "runs"
-    generate(config, Store.open(str(root)))
+    make_set(config, Store.open(str(root)))
     return root
 
 
@@ -50,7 +49,7 @@ def test_images_are_bit_equal_in_the_same_environment(made: Path, call) -> None:
 
 def test_extra_images_are_bit_equal_too(made: Path, config: RunConfig, tmp_path: Path, call) -> None:
     root = shutil.copytree(made, tmp_path / "runs")
-    generate_extras(config, Store.open(str(root)), ((resolve_recipe(config).classes.wnids[4], 8),))
+    make_extras(config, Store.open(str(root)), ((resolve_recipe(config).classes.wnids[4], 8),))
     ids = [image_id(4, 1), image_id(4, FIRST_EXTRA + 6)]
     code, out, _ = call(root, "--json", *(word for i in ids for word in ("--image-id", str(i))))
     found = json.loads(out.splitlines()[-1])["images"]

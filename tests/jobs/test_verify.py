@@ -15,9 +15,8 @@ import ray
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.recipe import resolve_recipe
-from pipeline.stages.extra_images import generate_extras
-from pipeline.stages.generate import generate
 from tests.bad_input import tree
+from tests.faults.undisturbed import make_extras, make_set
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -32,7 +31,7 @@ def config(tiny_model: Path) -> RunConfig:
 def root(config: RunConfig, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished set of 4 shards."""
     root = tmp_path_factory.mktemp("verify") / "runs"
-    generate(config, Store.open(str(root)))
+    make_set(config, Store.open(str(root)))
     return root
 
 
@@ -150,7 +149,7 @@ def test_no_room_for_its_tasks_is_an_error_and_no_endless_wait(
 def with_extras(copied: Path, config: RunConfig) -> Path:
     """The folder of three extra shards beside that set: one of class 1, two of class 3."""
     wnids = resolve_recipe(config).classes.wnids
-    generate_extras(config, Store.open(str(copied.parents[2])), ((wnids[1], 5), (wnids[3], 10)))
+    make_extras(config, Store.open(str(copied.parents[2])), ((wnids[1], 5), (wnids[3], 10)))
     return copied.parent / "extra"
 
 

@@ -18,6 +18,7 @@ from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.extra_images import generate_extras
 from pipeline.stages.generate import generate
 from tests.bad_input import tree
+from tests.faults.undisturbed import make_set
 from tests.tiny_sets import tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -38,7 +39,7 @@ def wnids(config: RunConfig) -> list[str]:
 def made(config: RunConfig, ray_cluster: None, wnids: list[str], tmp_path_factory: Any) -> tuple[Path, dict[str, Any]]:
     """A set of 4 shards with three extra shards of 5, for 3 images of class 1 and 8 of class 3."""
     root = tmp_path_factory.mktemp("extras") / "runs"
-    generate(config, Store.open(str(root)))
+    make_set(config, Store.open(str(root)))
     return root, generate_extras(config, Store.open(str(root)), ((wnids[1], 3), (wnids[3], 8)))
 
 

@@ -29,11 +29,19 @@ def test_an_error_for_the_user_comes_as_it_was_raised_on_the_worker(kind: type[E
     assert type(caught.value) is kind and str(caught.value) == "the disk is full"
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; none of one that ends in this moment."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def test_a_local_ray_listens_on_loopback_alone() -> None:
     """The session's services and workers; a server that a test started beside it listens there too."""
     ray.get(ray.remote(num_cpus=0)(lambda: None).remote())
     ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    names = {process.pid: " ".join(process.cmdline()[:2]) for process in ours}
+    names = {process.pid: " ".join(words_of(process)[:2]) for process in ours}
     listening = [c for c in psutil.net_connections("inet") if c.status == psutil.CONN_LISTEN and c.pid in names]
     assert {"gcs_server", "raylet"} <= {names[c.pid].split()[0].rpartition("/")[2] for c in listening}
     assert {names[c.pid]: c.laddr for c in listening if c.laddr.ip not in LOOPBACK} == {}
