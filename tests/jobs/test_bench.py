@@ -18,7 +18,6 @@ def temporary(folder: Path) -> dict[str, str | None]:
     return {"TMPDIR": str(folder), "RAY_TMPDIR": tempfile.gettempdir()}
 
 
-@pytest.mark.slow  # tests/jobs/test_every_job.py runs it in every run
 def test_jobs_bench_generate_measures_every_side_in_one_run(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
     given = options(tiny_model, tmp_path / "unused")
     done = cli("jobs.bench", "generate", *given, "--repeats", "1", "--json", env=temporary(tmp_path))

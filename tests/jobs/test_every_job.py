@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.conftest import REPOSITORY, SaveModel
 from tests.image_sets import write_image_set
 from tests.tiny_sets import SPACE, training_options
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 Job = tuple[list[str], str]
 """Its words, and what its summary says."""
 
@@ -129,23 +130,28 @@ def place(
     return Place(tmp_path_factory.mktemp("every"), tiny_model, noise_folder, save_model)
 
 
-def run_all(head: ClusterHead, jobs: Mapping[str, Job]) -> None:
-    """Send all at once and look at each."""
+def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 3) -> None:
+    """Send them, so many at a time, and look at each."""
     token = Path(head.client_environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     client = JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {token}"})
     environment = {"working_dir": str(REPOSITORY), "env_vars": {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "1"}}
-    ids = {}
-    for name, (words, _) in jobs.items():
+
+    def end(name: str) -> str:
+        """What is wrong with it; nothing when all is right."""
+        words, says = jobs[name]
         line = " ".join(f"'{word}'" for word in ("python", "-m", name, *words))
-        ids[name] = client.submit_job(entrypoint=line, runtime_env=environment, entrypoint_num_cpus=0)
-    wrong = []
-    for name, job_id in ids.items():
+        began_s = time.monotonic()
+        job_id = client.submit_job(entrypoint=line, runtime_env=environment, entrypoint_num_cpus=0)
         while not (info := client.get_job_info(job_id)).status.is_terminal():
             time.sleep(0.5)
+        print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
         log = client.get_job_logs(job_id)
-        said = jobs[name][1] in log
-        if info.status != JobStatus.SUCCEEDED or info.driver_exit_code != 0 or not said or "Traceback" in log:
-            wrong.append(f"{name}: {info.status}, exit code {info.driver_exit_code}\n{log[-3000:]}")
+        if info.status == JobStatus.SUCCEEDED and info.driver_exit_code == 0 and says in log and "Traceback" not in log:
+            return ""
+        return f"{name}: {info.status}, exit code {info.driver_exit_code}\n{log[-3000:]}"
+
+    with ThreadPoolExecutor(at_once) as senders:
+        wrong = [found for found in senders.map(end, jobs) if found]
     assert not wrong, "\n".join(wrong)
 
 
@@ -166,7 +172,8 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.third())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
-    run_all(head, place.heavy())
-    run_all(head, place.last())
+    run_all(head, place.heavy(), at_once=2)
+    run_all(head, place.last(), at_once=1)
