@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import closing
 
+import psutil
 import pytest
 import ray
 
@@ -28,6 +29,19 @@ def test_beats_add_up() -> None:
     vitals = ask(pulse)
     assert (vitals.starting, vitals.ready, vitals.images) == (1, 1, 10)
     assert vitals.seconds == {"denoise": 0.75} and 0 <= vitals.quiet_s < 30
+
+
+def test_rays_control_service_keeps_nothing_of_its_calls() -> None:
+    """By default it keeps some 3.6 KB of each: hundreds of MB in a night of a large pool."""
+    (service,) = (c for c in psutil.Process().children(recursive=True) if "gcs_server" in c.name())
+    pulse, calls = start_pulse(), 4_000
+    ask(pulse)
+    before = service.memory_full_info().uss
+    for _ in range(calls // 400):
+        ray.get([pulse.beat.remote("batch", who="w" * 40) for _ in range(400)])
+        time.sleep(0.2)
+    time.sleep(3)  # events are sent every second
+    assert (service.memory_full_info().uss - before) / calls < 1_000
 
 
 def test_an_actor_that_starts_again_and_again_is_no_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
