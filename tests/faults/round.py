@@ -168,6 +168,7 @@ def judge(strike: Strike, events: list[Event], in_flight: int) -> Strike:
     assert len(lost) <= len(strike.pids) * in_flight, (strike, lost)
     others = [event for event in events if event.pid not in strike.pids and event.at_s > strike.at_s]
     again = {event.shard for event in others if event.what == "begin"} & lost
-    ends = {shard: min(e.at_s for e in others if e.what == "end" and e.shard == shard) for shard in again}
-    recovered_s = max(ends.values()) - strike.at_s if ends else None
+    # One that was killed between publishing and noting it, by a later strike, has no end and is not made again.
+    ends = {shard: [e.at_s for e in others if e.what == "end" and e.shard == shard] for shard in again}
+    recovered_s = max((min(at) for at in ends.values() if at), default=strike.at_s) - strike.at_s or None
     return replace(strike, lost=len(lost), again=len(again), recovered_s=recovered_s)
