@@ -130,7 +130,7 @@ def place(
     return Place(tmp_path_factory.mktemp("every"), tiny_model, noise_folder, save_model)
 
 
-def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 3) -> None:
+def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 2) -> None:
     """Send them, so many at a time, and look at each."""
     token = Path(head.client_environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     client = JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {token}"})
@@ -175,5 +175,5 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
-    run_all(head, place.heavy(), at_once=2)
+    run_all(head, place.heavy())
     run_all(head, place.last(), at_once=1)
