@@ -10,20 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.extra_counts import ExtraImages, counts_by_class
-from pipeline.core.extra_shards import extra_shards
-from pipeline.core.identity import num_shards
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
-from pipeline.stages.extra_images import generate_extras
-from pipeline.stages.generate import generate
 from pipeline.stages.prompts import ensure_prompt_table
 from tests.tiny_models import build_tiny_model
 from tests.tiny_sets import tiny_config
@@ -40,22 +34,6 @@ def make_undisturbed(config: RunConfig, store: Store, shards: Iterable[int]) -> 
         return [maker.make(shard) for shard in shards]
     finally:
         torch.set_num_threads(threads)
-
-
-def make_set(config: RunConfig, store: Store) -> None:
-    """A finished set without the seconds that a pool of actors takes: its shards by the bare loop, then the stage."""
-    size = len(resolve_recipe(config).classes)
-    make_undisturbed(config, store, range(num_shards(size, config.images_per_class, config.generate.shard_size)))
-    assert generate(config, store)["images_made"] == 0
-
-
-def make_extras(config: RunConfig, store: Store, extra: ExtraImages) -> dict[str, Any]:
-    """The same for extra images of such a set: what the stage says of them."""
-    counts = counts_by_class(extra, resolve_recipe(config).classes).tolist()
-    make_undisturbed(config, store, extra_shards(counts, config.generate.batch_size))
-    said = generate_extras(config, store, extra)
-    assert said["images_made"] == 0
-    return said
 
 
 def main(model: Path, root: Path, shards: int, changes: dict[str, object]) -> None:

@@ -20,7 +20,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.image_set import claim_image_set, published_shards, shard_path
 from pipeline.core.recipe import resolve_recipe
 from tests.bad_input import Case, Place, arguments, check, tree
-from tests.faults.undisturbed import make_set
+from tests.finished_sets import make_set
 from tests.tiny_sets import options, tiny_config
 
 CASES = {

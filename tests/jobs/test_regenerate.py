@@ -16,7 +16,7 @@ from pipeline.core.identity import FIRST_EXTRA, image_id
 from pipeline.core.image_set import read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import shard_bytes, summarize
-from tests.faults.undisturbed import make_extras, make_set
+from tests.finished_sets import make_extras, make_set
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

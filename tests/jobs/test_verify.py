@@ -16,7 +16,7 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.recipe import resolve_recipe
 from tests.bad_input import tree
-from tests.faults.undisturbed import make_extras, make_set
+from tests.finished_sets import make_extras, make_set
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -18,7 +18,7 @@ from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.extra_images import generate_extras
 from pipeline.stages.generate import generate
 from tests.bad_input import tree
-from tests.faults.undisturbed import make_set
+from tests.finished_sets import make_set
 from tests.tiny_sets import tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -32,7 +32,7 @@ def test_beats_add_up() -> None:
 
 
 def test_rays_control_service_keeps_nothing_of_its_calls() -> None:
-    """By default it keeps some 3.6 KB of each: hundreds of MB in a night of a large pool."""
+    """By default it keeps some 3.6 KB of each, up to 100,000 of them."""
     (service,) = (c for c in psutil.Process().children(recursive=True) if "gcs_server" in c.name())
     pulse, calls = start_pulse(), 4_000
     ask(pulse)
