@@ -8,6 +8,9 @@ from pathlib import Path
 from pipeline.core.errors import InputError, WorkError
 
 _WEIGHTS_OF_OTHER_FORMATS = ("*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.pb", "*.h5")
+_CLIENT_TAKEN_AWAY = (AttributeError, RuntimeError)
+"""What a thread of huggingface_hub raises when another one, to which the hub did not answer, has closed the HTTP client
+that both share: `None` has no request, or the client is closed."""
 
 
 def snapshot_dir(repository: str, commit: str, key: str) -> Path:
@@ -52,7 +55,7 @@ def snapshot_dir(repository: str, commit: str, key: str) -> Path:
         raise InputError(f"{key}.id {repository!r} is not on the hub (or needs a token in HF_TOKEN)") from error
     except RevisionNotFoundError as error:
         raise InputError(f"{key}.revision: {repository!r} has no commit {commit} on the hub") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, NotImplementedError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, NotImplementedError, *_CLIENT_TAKEN_AWAY) as error:
         raise WorkError(
             f"the weights of {repository!r} cannot be fetched ({type(error).__name__}); connect to the hub once, "
             f"or give a local directory as {key}.id"

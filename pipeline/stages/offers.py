@@ -12,7 +12,6 @@ from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, without types
 from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
-from ray.experimental.internal_kv import _internal_kv_get
 
 from pipeline.core.errors import InputError
 from pipeline.core.stall import StallClock
@@ -160,7 +159,8 @@ def _has_groups() -> bool:
 
     The older one (v1) runs everywhere; without groups of its own it reports each node as one, by its id.
     """
-    if not (text := _internal_kv_get(DEBUG_AUTOSCALING_STATUS)):
+    gcs = GcsClient(ray.get_runtime_context().gcs_address)
+    if not (text := gcs.internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=10)):
         return True  # not that one, or not yet
     groups = json.loads(text).get("autoscaler_report", {}).get("active_nodes", {})
     ids = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}

@@ -28,6 +28,11 @@ try:
 except WorkError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
+CLIENT_IS_GONE = """
+from huggingface_hub import set_client_factory
+set_client_factory(lambda: None)
+"""
+"""What a thread finds when another has closed the client; the moment for it cannot be had at will."""
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -47,9 +52,9 @@ class Fetchers:
         self.cache = cache
         self.processes: list[subprocess.Popen[str]] = []
 
-    def start(self, hub: Hub) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", FETCH, REPO, COMMIT]
-        environment = {**os.environ, **hub.environment, "HF_HUB_CACHE": str(self.cache)}
+    def start(self, hub: Hub, first: str = "", **variables: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", first + FETCH, REPO, COMMIT]
+        environment = {**os.environ, **hub.environment, "HF_HUB_CACHE": str(self.cache), **variables}
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -108,8 +113,14 @@ def test_what_a_killed_fetch_left_is_never_taken_for_whole(tiny_model: Path, fet
         process.kill()
         process.wait()
     assert content(snapshot) != content(tiny_model)
-    code, _, err = finish(fetchers.start(hub))
+    code, _, err = finish(fetchers.start(hub, HF_HUB_OFFLINE="1"))  # one that does not answer is asked for 50 s
     assert code == 1 and err.startswith("WorkError: ") and "cannot be fetched" in err
     with running_hub(tiny_model) as hub:
         code, out, err = finish(fetchers.start(hub))
     assert code == 0 and content(Path(out)) == content(tiny_model), err
+
+
+def test_a_client_that_another_thread_has_closed_is_a_hub_that_does_not_answer(tiny_model: Path, fetchers: Fetchers):
+    with running_hub(tiny_model) as hub:
+        code, _, err = finish(fetchers.start(hub, first=CLIENT_IS_GONE))
+    assert code == 1 and err.startswith("WorkError: ") and "cannot be fetched" in err
