@@ -146,6 +146,12 @@ class ClusterHead:
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def start(self, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        """A command that talks to this cluster, as a user starts it in the repository; what it says goes to the log."""
+        with open(log, "wb") as file:
+            environment = {**os.environ, **self.client_environment}
+            return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=file, stderr=file)
+
     def ray_job(self, *words: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
         """`ray job WORDS`, as a user types it in the repository."""
         program = str(Path(sys.executable).parent / "ray")

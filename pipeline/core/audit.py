@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from pipeline.core.clip_layout import DOMAINS, NATURAL
 from pipeline.core.schema import BLANK, FAILED, NSFW, OK
@@ -162,6 +161,8 @@ def worst_first(numbers: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[f
     Ranks are shared by equals and scaled to 0..1 for each measure; a class without a measure takes 0.5 there. A measure
     that is the same for all classes says nothing about them and is left out.
     """
+    from scipy.stats import rankdata  # two seconds of each training worker's start, which reads CLIP's scores alone
+
     ranks = []
     for name, high_is_bad in WORSE_WHEN_HIGH.items():
         values = np.array([np.nan if n.get(name) is None else n[name] for n in numbers], np.float64)

@@ -8,11 +8,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-# Both must be set before Ray is imported. Usage statistics would try to leave a closed network; the dedup of worker
-# logs would hide a failure that many actors share.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-
 import ray
 import ray.exceptions
 from ray._private import ray_constants

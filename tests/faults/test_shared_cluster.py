@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.cluster_head import ClusterHead
-from tests.conftest import REPOSITORY
 from tests.tiny_sets import options, training_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -34,14 +32,7 @@ def send(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Sent]:
 
     def start(module: str, root: Path, words: list[str]) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jobs.submit", "--address", head.address, "--num-cpus", "0", "--"]
-        with open(root.with_suffix(".log"), "wb") as log:
-            return subprocess.Popen(
-                [*command, "python", "-m", module, *words],
-                cwd=REPOSITORY,
-                env={**os.environ, **head.client_environment},
-                stdout=log,
-                stderr=log,
-            )
+        return head.start([*command, "python", "-m", module, *words], root.with_suffix(".log"))
 
     yield start
     head.close()

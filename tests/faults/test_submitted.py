@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.image_set import published_shards
 from pipeline.core.recipe import resolve_recipe
 from tests.cluster_head import ClusterHead
-from tests.conftest import REPOSITORY, Cli
+from tests.conftest import Cli
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -45,16 +43,8 @@ def shards(model: Path, root: Path) -> set[int]:
     return published_shards(Store.open(str(root)), images) if root.exists() else set()
 
 
-def send(command: list[str], head: ClusterHead, root: Path) -> subprocess.Popen[bytes]:
-    """A command that sends a job and follows it, with a log beside the job's root."""
-    with open(root.with_suffix(".log"), "wb") as log:
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, env={**os.environ, **head.client_environment}, stdout=log, stderr=log
-        )
-
-
-def log_of(root: Path) -> str:
-    return root.with_suffix(".log").read_text()
+def log_file(root: Path) -> Path:
+    return root.with_suffix(".log")
 
 
 def wait_for_a_shard(model: Path, root: Path) -> None:
@@ -90,29 +80,29 @@ def test_two_jobs_run_side_by_side_one_of_them_by_rays_own_command(
     rays += ["--entrypoint-num-cpus", "1", "--address", head.address]
     roots = {tmp_path / "one": ours, tmp_path / "two": rays}
     count = 2 * SHARDS  # neither must end while the other one still starts
-    jobs = [send([*command, *words(tiny_model, root, count)], head, root) for root, command in roots.items()]
+    jobs = [head.start([*command, *words(tiny_model, root, count)], log_file(root)) for root, command in roots.items()]
     for root in roots:
         wait_for_a_shard(tiny_model, root)
     assert [job.poll() for job in jobs] == [None, None], "one ended before the other began"
-    assert [job.wait(900) for job in jobs] == [0, 0], [log_of(root) for root in roots]
+    assert [job.wait(900) for job in jobs] == [0, 0], [log_file(root).read_text() for root in roots]
     assert [shards(tiny_model, root) for root in roots] == [set(range(count))] * 2
-    assert [f"{count * 10} images in" in log_of(root) for root in roots] == [True, True]
+    assert [f"{count * 10} images in" in log_file(root).read_text() for root in roots] == [True, True]
 
 
 def test_a_job_goes_on_with_a_new_head(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
     root, first = tmp_path / "runs", ClusterHead(4)
     try:
         command = [sys.executable, "-m", "jobs.submit", "--address", first.address, *words(tiny_model, root)]
-        sent = send(command, first, root)
+        sent = first.start(command, log_file(root))
         wait_for_a_shard(tiny_model, root)
     finally:
         first.close()
     second = ClusterHead(4)  # it starts while the lost one's follower finds out
     try:
-        assert sent.wait(300) == 1, log_of(root)
-        last = log_of(root).strip().splitlines()[-1]
+        assert sent.wait(300) == 1, log_file(root).read_text()
+        last = log_file(root).read_text().strip().splitlines()[-1]
         assert last.startswith("error: the cluster at") and "no longer answers" in last
-        assert "Traceback" not in log_of(root) and 0 < len(shards(tiny_model, root)) < SHARDS
+        assert "Traceback" not in log_file(root).read_text() and 0 < len(shards(tiny_model, root)) < SHARDS
         again = ["--address", second.address, *words(tiny_model, root)]
         cli("jobs.submit", *again, env=dict(second.client_environment), timeout_s=900).check_ok()
     finally:

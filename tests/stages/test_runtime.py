@@ -93,3 +93,12 @@ with patch("ray.init", side_effect=Exception("The current node timed out during 
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith("pipeline.core.errors.WorkError: Ray did not start"), last
+
+
+@pytest.mark.parametrize("module", ["pipeline.stages.one_worker", "pipeline.stages.generate", "pipeline.stages.train"])
+def test_ray_shows_every_line_of_every_worker(module: str) -> None:
+    """Whichever module brings Ray in: Ray reads the setting when it is imported."""
+    code = f"import {module}; from ray._private import ray_constants; print(ray_constants.RAY_DEDUP_LOGS)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
