@@ -23,12 +23,27 @@ from pipeline.core.artifact import Store
 REPOSITORY = Path(__file__).parent.parent
 FORWARDED = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|(.+ )?pid=)")
 
+ONE_AT_A_TIME = ("faults/", "jobs/test_every_job.py", "jobs/test_submit.py", "stages/test_tracking_servers.py")
+"""Files that start clusters or servers of their own: two at once and a node needs longer than the 30 s Ray gives it."""
+
 # A test that needs a hub would pass here and fail behind a firewall. Set before any test file imports the hub's client.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # How long an example takes says how busy the machine is; a test that hangs has its own timeout.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each file is a lane of pytest-xdist's, those of `ONE_AT_A_TIME` share one; the long ones come first."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        path = item.path.relative_to(REPOSITORY / "tests").as_posix()
+        alone = path.startswith(ONE_AT_A_TIME)
+        item.add_marker(pytest.mark.xdist_group("clusters" if alone else path))
+        return not alone, path.startswith("core/")
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
