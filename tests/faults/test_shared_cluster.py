@@ -81,8 +81,8 @@ def test_a_generation_a_training_and_a_sweep_progress_side_by_side(send: Sent, t
 @pytest.mark.parametrize("send", [4], indirect=True)
 def test_a_pool_without_a_limit_gives_way_to_a_later_training(send: Sent, tiny_model: Path, tmp_path: Path) -> None:
     made, trained = tmp_path / "made", tmp_path / "trained"
-    images = {"images_per_class": 400, "recipe.num_inference_steps": 30, "generate.max_actors": 8}
-    generation = send("jobs.generate", made, options(tiny_model, made, images))
+    images = {"images_per_class": 3000, "recipe.num_inference_steps": 30, "generate.max_actors": 8}
+    generation = send("jobs.generate", made, options(tiny_model, made, images))  # it must outlast the training
     while shards(made) < 20:
         assert generation.poll() is None, made.with_suffix(".log").read_text()[-6000:]
         time.sleep(0.5)
