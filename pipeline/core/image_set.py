@@ -69,6 +69,11 @@ class ShardSummary:
     stored_bytes: int | None = None
     truncated: int | None = None
 
+    @property
+    def actor_s(self) -> float:
+        """Seconds of work of one actor. Of older shards all of its time, too long where it made two at once."""
+        return self.finished - self.started if self.engine_s is None else self.engine_s
+
     def footer(self) -> dict[bytes, bytes]:
         """The key-value metadata of the shard's Parquet schema."""
         return {SUMMARY_KEY: json.dumps(self.__dict__, sort_keys=True).encode()}
@@ -220,17 +225,18 @@ def set_totals(summaries: Iterable[ShardSummary]) -> dict[str, Any]:
     """Counts, content hash and working time of shards in order, for the set's manifest; in one pass.
 
     `seconds` is the time in which at least one shard was being made, over all sessions, killed ones included;
-    `images_per_s` is rows over it. Start-up is in neither. `environments`: each environment that made shards, with
-    their number; more than one means last bits may differ.
+    `images_per_s` is rows over it, `actor_seconds` the working time of all actors. Start-up is in none of them.
+    `environments`: each environment that made shards, with their number; more than one means last bits may differ.
     """
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     made_by: Counter[str] = Counter()
     intervals: list[tuple[float, float]] = []
     hashes: list[str] = []
-    rows = 0
+    rows, actor_s = 0, 0.0
     for summary in summaries:
         rows += summary.rows
+        actor_s += summary.actor_s
         counts.update(summary.counts)
         reasons.update(summary.reasons)
         made_by[json.dumps(summary.environment, sort_keys=True)] += 1
@@ -246,6 +252,7 @@ def set_totals(summaries: Iterable[ShardSummary]) -> dict[str, Any]:
         "failure_reasons": dict(reasons.most_common(20)),
         "set_sha256": sha256_bytes("\n".join(hashes).encode()),
         "seconds": seconds,
+        "actor_seconds": actor_s,
         "images_per_s": rows / seconds if seconds else 0.0,
         "environments": [{**json.loads(text), "shards": count} for text, count in sorted(made_by.items())],
     }

@@ -217,7 +217,7 @@ def what_happened(
     for summary in summaries:
         rows += summary.rows
         shards += 1
-        engine_s += summary.finished - summary.started if summary.engine_s is None else summary.engine_s
+        engine_s += summary.actor_s
         is_recorded = is_recorded and summary.engine_s is not None
         stored_bytes += summary.stored_bytes or 0
         truncated += summary.truncated or 0

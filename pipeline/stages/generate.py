@@ -102,7 +102,7 @@ def generate(
         run.log_metrics(
             {key: manifest[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}, len(wanted)
         )
-        hours = manifest["seconds"] * config.generate.num_actors / 3600
+        hours = manifest["actor_seconds"] / 3600
         run.set_tags({"synthclones.device": config.generate.device, "synthclones.worker_hours": f"{hours:.4f}"})
         if made and run.uri is not None:
             run.log_artifact("gallery.html", sample_page(config, store, recipe))
@@ -162,7 +162,7 @@ def make_shards(
     total, before = (done_before + len(shards)) * rows, done_before * rows
     with (
         ray_session(local_cpus(settings)),
-        Progress(total, before, settings.num_actors, settings.log_interval_s, failed_before) as progress,
+        Progress(total, before, settings.log_interval_s, failed_before) as progress,
     ):
         made = found = 0
         next_point_s = 0.0
@@ -180,7 +180,7 @@ def make_shards(
                 made += summary.rows if is_new else 0
                 if is_new:
                     progress.start_clock(time.time() - summary.started)
-                progress.add(summary.rows, summary.reasons)
+                progress.add(summary.rows, summary.reasons, summary.actor_s)
                 failed = progress.failed.total()
                 is_last = found == len(shards) * rows
                 if time.monotonic() >= next_point_s or is_last:

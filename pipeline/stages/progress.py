@@ -17,7 +17,6 @@ class Progress:
     Args:
         total: images of the whole set.
         done_before: of these, made by earlier runs.
-        num_actors: for the rate of one actor.
         log_interval_s: seconds between lines.
         failed_before: of those made by earlier runs, images that failed, by reason.
     """
@@ -26,15 +25,14 @@ class Progress:
         self,
         total: int,
         done_before: int,
-        num_actors: int,
         log_interval_s: float,
         failed_before: Mapping[str, int] | None = None,
     ) -> None:
         self._total = total
         self._done_before = done_before
-        self._num_actors = num_actors
         self._log_interval_s = log_interval_s
         self._made = 0
+        self._actor_s = 0.0
         self.failed = Counter(failed_before or {})
         """Images by reason."""
         self._first_s: float | None = None
@@ -46,9 +44,10 @@ class Progress:
         if self._first_s is None:
             self._first_s = time.monotonic() - seconds_ago
 
-    def add(self, images: int, failed: Mapping[str, int]) -> None:
-        """Count a finished shard."""
+    def add(self, images: int, failed: Mapping[str, int], actor_s: float) -> None:
+        """Count a finished shard, which took one actor so many seconds: pools grow and shrink."""
         self._made += images
+        self._actor_s += actor_s
         self.failed.update(failed)
         self._bar.update(images)
         if self._bar.disable and time.monotonic() - self._said_s >= self._log_interval_s:
@@ -61,7 +60,7 @@ class Progress:
         elapsed = time.monotonic() - self._first_s if self._first_s is not None else 0.0
         rate = self._made / elapsed if elapsed > 0 else 0.0
         left = f"{duration((self._total - done) / rate)} left" if rate else "time left unknown"
-        per_actor = rate / self._num_actors
+        per_actor = self._made / self._actor_s if self._actor_s > 0 else 0.0
         reasons = f" ({most_common(self.failed)})" if self.failed else ""
         return (
             f"generate {done}/{self._total} images, {rate:.1f} images/s ({per_actor:.1f} per actor), {left}, "

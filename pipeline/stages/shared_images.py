@@ -48,7 +48,7 @@ def image_summaries(config: RunConfig, recipe: Recipe, store: Store) -> list[Sha
 def device_seconds(config: RunConfig, summaries: Iterable[ShardSummary]) -> float:
     """Device time in the making of shards: GPU seconds, or seconds of an actor on a CPU."""
     share = config.generate.num_gpus_per_actor or 1.0
-    return share * sum(summary.finished - summary.started for summary in summaries)
+    return share * sum(summary.actor_s for summary in summaries)
 
 
 @dataclass

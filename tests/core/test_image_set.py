@@ -146,6 +146,12 @@ def test_seconds_are_the_time_in_which_anything_was_made(intervals: list[tuple[f
     assert totals["seconds"] == seconds and totals["images_per_s"] == 20 / seconds
 
 
+def test_actor_seconds_are_the_engines_work_whatever_the_pool():
+    two_at_once = [summary(0, finished=10.0, engine_s=4.0), summary(1, finished=10.0, engine_s=5.0)]
+    of_an_older_version = summary(2, started=20.0, finished=23.0)
+    assert set_totals([*two_at_once, of_an_older_version])["actor_seconds"] == 4 + 5 + 3
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1 torn", b"\0" * 500])
 def test_a_damaged_shard_is_named(store: Store, data: bytes):
     store.write_bytes(shard_path("images/a", 2), data)
