@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
 POLL_S = 1.0
 WARN_AFTER_S = 30.0
 JOIN_PATIENCE_S = 30.0
+SAY_BUSY_EVERY_S = 300.0
 ANSWER_TIMEOUT_S = 40.0
 """For an autoscaler to look at a new request; it looks every few seconds."""
 
@@ -93,14 +95,14 @@ def await_offer(needs: Mapping[str, float], settings: str) -> None:
 def await_room(needs: Mapping[str, float], count: int, settings: str, stall_timeout_s: float) -> None:
     """Wait until the cluster has room for a group that can only start as a whole; say what is waited for.
 
-    Ray Train would wait for ever, without a word. When the nodes that are up would do but are in use, it is left to it:
-    its request makes the pool of a generation beside it shrink to `generate.num_actors`.
+    Ray Train would wait for ever, without a word or with a traceback a minute. What other jobs have is waited for as
+    long as they have it: no job takes anything from another.
 
     Args:
         needs: of one of the group.
         count: of the group.
         settings: that ask for less, for the message.
-        stall_timeout_s: after so long without the nodes it is given up.
+        stall_timeout_s: after so long without the nodes it is given up, unless other jobs have them.
 
     Raises:
         InputError: no node has what one of them needs, and none will.
@@ -109,13 +111,16 @@ def await_room(needs: Mapping[str, float], count: int, settings: str, stall_time
     await_offer(needs, settings)
     wanted = _wanted(needs)
     clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
-    asked_s = time.monotonic()
+    asked_s, said_s = time.monotonic(), -math.inf
     room = ray.util.placement_group([wanted] * count)
     try:
         while not room.wait(POLL_S):
-            if nodes_hold(wanted) >= count:  # but they are in use
-                print(f"train: {_situation(wanted, count)}, some in use: they are waited for", flush=True)
-                return
+            if nodes_hold(wanted) >= count:
+                if time.monotonic() - said_s >= SAY_BUSY_EVERY_S:
+                    said_s = time.monotonic()
+                    situation = _situation(wanted, count)
+                    print(f"train: {situation}, in use by other jobs: waiting until they end", flush=True)
+                continue
             if line := clock.look(time.monotonic() - asked_s, _situation(wanted, count)):
                 print(f"train: {line}", flush=True)
     finally:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
+import ray
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from pipeline.core.errors import InputError
@@ -47,3 +50,19 @@ def test_only_a_group_with_no_room_for_any_refuses(
 
 def test_there_is_room_at_once_where_the_nodes_are_free() -> None:
     await_room({"CPU": 1}, 3, "nothing", 5)
+
+
+def test_what_other_jobs_have_is_waited_for_beyond_the_patience_for_nodes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.stages.offers.POLL_S", 0.2)
+    theirs = ray.util.placement_group([{"CPU": 1}] * 3)
+    assert theirs.wait(60)
+    ends = threading.Timer(4, ray.util.remove_placement_group, [theirs])
+    ends.start()
+    await_room({"CPU": 1}, 3, "nothing", stall_timeout_s=1)
+    assert ends.finished.is_set()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(
+        "need 3 CPU at a time, all nodes together have 4 CPU, in use by other jobs: waiting until they end"
+    )
