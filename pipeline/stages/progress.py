@@ -55,7 +55,7 @@ class Progress:
             print(self.line(), flush=True)
 
     def line(self) -> str:
-        """`generate 800/2000 images, 21.3 images/s (10.7 per actor), 56 s left, 2 failed (2 x ValueError: …)`."""
+        """`generate 800/2000 images, 21.3 images/s (10.7 per busy actor), 56 s left, 2 failed (2 x ValueError: …)`."""
         done = self._done_before + self._made
         elapsed = time.monotonic() - self._first_s if self._first_s is not None else 0.0
         rate = self._made / elapsed if elapsed > 0 else 0.0
@@ -63,7 +63,7 @@ class Progress:
         per_actor = self._made / self._actor_s if self._actor_s > 0 else 0.0
         reasons = f" ({most_common(self.failed)})" if self.failed else ""
         return (
-            f"generate {done}/{self._total} images, {rate:.1f} images/s ({per_actor:.1f} per actor), {left}, "
+            f"generate {done}/{self._total} images, {rate:.1f} images/s ({per_actor:.1f} per busy actor), {left}, "
             f"{self.failed.total()} failed{reasons}"
         )
 

@@ -68,17 +68,19 @@ class RunHandle:
         """The same run for another process, with an empty queue."""
         return RunHandle(self.uri, self.run_id)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int, at_s: float | None = None) -> None:
         """Add one point to each curve; NaN and infinity are left out, a (name, step) that is there already stays.
 
         Args:
             metrics: value by name; names may hold letters, digits and `_-./: `.
             step: epochs done, or images done: a number that a resumed job counts on from.
+            at_s: when it happened, seconds since 1970; None: now.
         """
         finite = {clean_name(name): float(value) for name, value in metrics.items() if math.isfinite(value)}
-        now_ms = int(time.time() * 1000)  # when it happened, not when it is sent; makes a repeated request harmless
+        # When it happened, not when it is sent; makes a repeated request harmless.
+        at_ms = int((time.time() if at_s is None else at_s) * 1000)
         if finite:
-            self._send(partial(self._log_metrics, finite, step, now_ms))
+            self._send(partial(self._log_metrics, finite, step, at_ms))
 
     def log_artifact(self, name: str, content: str | bytes | Path) -> None:
         """Keep a file with the run.

@@ -95,7 +95,7 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
         log_data(run, store, manifest)
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
             points = {name: value for name, value in metrics.items() if name not in ("epoch", "ended")}
-            run.log_metrics(points, int(metrics["epoch"]))
+            run.log_metrics(points, int(metrics["epoch"]), metrics.get("ended"))
     return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
 
 

@@ -134,7 +134,7 @@ class Reporter:
         epochs = self._job.config.train.epochs
         if self._rank == 0:
             write_metrics(self._job.store, self._job.model_dir, self._history)
-            self._tracker.submit(self._job.run.log_metrics, metrics, done)
+            self._tracker.submit(self._job.run.log_metrics, metrics, done, ended)
             logger.info("%s", epoch_line(done, epochs, metrics))
         due = done % self._job.config.train.checkpoint_every_epochs == 0 or done == epochs
         if not due or self._rank != 0:

@@ -16,7 +16,7 @@ def test_a_line_counts_earlier_work_but_not_in_the_rate(clock: list[float]):
         said.start_clock(seconds_ago=0)
         clock[0] += 20
         said.add(200, {"ValueError: b": 2, "OSError: c": 1}, actor_s=40)
-        expected = "generate 600/2000 images, 10.0 images/s (5.0 per actor), 2 min 20 s left"
+        expected = "generate 600/2000 images, 10.0 images/s (5.0 per busy actor), 2 min 20 s left"
         assert said.line() == f"{expected}, 6 failed (3 x KeyError: a; 2 x ValueError: b; 1 x OSError: c)"
 
 
