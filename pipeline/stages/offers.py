@@ -153,9 +153,13 @@ def _nothing() -> None:
     """Runs on a node that has what was asked for."""
 
 
+def _control_service() -> Any:
+    return GcsClient(ray.get_runtime_context().gcs_address)
+
+
 def _status() -> Any:
     reply = GetClusterStatusReply()
-    reply.ParseFromString(GcsClient(ray.get_runtime_context().gcs_address).get_cluster_status(timeout_s=10))
+    reply.ParseFromString(_control_service().get_cluster_status(timeout_s=10))
     return reply
 
 
@@ -164,8 +168,7 @@ def _has_groups() -> bool:
 
     The older one (v1) runs everywhere; without groups of its own it reports each node as one, by its id.
     """
-    gcs = GcsClient(ray.get_runtime_context().gcs_address)
-    if not (text := gcs.internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=10)):
+    if not (text := _control_service().internal_kv_get(DEBUG_AUTOSCALING_STATUS.encode(), timeout=10)):
         return True  # not that one, or not yet
     groups = json.loads(text).get("autoscaler_report", {}).get("active_nodes", {})
     ids = {format_readonly_node_type(node["NodeID"]) for node in ray.nodes()}
