@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from pipeline.core.artifact import Store
+from tests.crash_report import crash_report
 
 REPOSITORY = Path(__file__).parent.parent
 FORWARDED = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|(.+ )?pid=)")
@@ -44,6 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return not alone, path.startswith("core/")
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """A process of pytest-xdist's that died in a test leaves what is known of its end in the output."""
+    if error is not None:
+        process: subprocess.Popen[bytes] = node.gateway._io.popen
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+        print(f"\n{node.gateway.id}: {crash_report(process.returncode)}", flush=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
