@@ -82,8 +82,12 @@ def ray_sessions() -> Iterator[ExitStack]:
 
 
 @pytest.fixture(scope="module")
-def ray_cluster(isolated_environment: None, ray_sessions: ExitStack) -> None:
-    """A Ray of 4 planned CPUs on this machine, shared by all test files that do not need one of their own."""
+def ray_cluster(s3_root: str, ray_sessions: ExitStack) -> None:
+    """A Ray of 4 planned CPUs on this machine, shared by all test files that do not need one of their own.
+
+    Workers inherit the environment that it starts in, so the S3 server is there first. There is one Ray per process: a
+    thread left from one that was shut down may start a third one by itself, or meet the second with the first's names.
+    """
     import ray
 
     from pipeline.stages.runtime import ray_session

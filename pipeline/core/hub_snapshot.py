@@ -50,12 +50,15 @@ def snapshot_dir(repository: str, commit: str, key: str) -> Path:
             try:
                 return Path(fetch(local_files_only=True))  # another actor fetched it while this one waited
             except LocalEntryNotFoundError:
-                return Path(fetch())
+                try:
+                    return Path(fetch())
+                except _CLIENT_TAKEN_AWAY as error:
+                    raise ConnectionError("another thread closed the client of a hub that does not answer") from error
     except RepositoryNotFoundError as error:
         raise InputError(f"{key}.id {repository!r} is not on the hub (or needs a token in HF_TOKEN)") from error
     except RevisionNotFoundError as error:
         raise InputError(f"{key}.revision: {repository!r} has no commit {commit} on the hub") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, NotImplementedError, *_CLIENT_TAKEN_AWAY) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, NotImplementedError) as error:
         raise WorkError(
             f"the weights of {repository!r} cannot be fetched ({type(error).__name__}); connect to the hub once, "
             f"or give a local directory as {key}.id"

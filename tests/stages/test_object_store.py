@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,19 +18,10 @@ from pipeline.core.storage_probe import check_storage
 from pipeline.stages.generate import generate
 from pipeline.stages.preflight import _try_one_image
 from pipeline.stages.prompts import ensure_prompt_table
-from pipeline.stages.runtime import ray_session
 from pipeline.stages.train import train
 from pipeline.stages.verify import verify
 from tests.s3_server import READER_KEY
 from tests.tiny_sets import tiny_config
-
-
-@pytest.fixture(scope="module")
-def ray_on_s3(s3_root: str, ray_sessions: ExitStack) -> Iterator[None]:
-    """A Ray of its own: workers inherit the environment that Ray was started in, so the server must be there first."""
-    ray_sessions.close()  # another file's session, started without the server's address
-    with ray_session(num_cpus=4):
-        yield
 
 
 def small_training(config: RunConfig) -> RunConfig:
@@ -41,7 +30,7 @@ def small_training(config: RunConfig) -> RunConfig:
 
 
 @pytest.mark.timeout(600)
-def test_a_set_is_made_verified_repaired_and_trained_on(ray_on_s3: None, s3_root: str, tiny_model: Path) -> None:
+def test_a_set_is_made_verified_repaired_and_trained_on(ray_cluster: None, s3_root: str, tiny_model: Path) -> None:
     config = small_training(tiny_config(tiny_model))
     store = Store.open(f"{s3_root}/{uuid.uuid4().hex}")
     made = generate(config, store)
