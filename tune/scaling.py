@@ -20,13 +20,16 @@ from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_plan import plan_study
 
 
-def grid_study(recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, lengths: str | None) -> StudyConfig:
-    """An axis per recipe, with a setting per size. Raises `InputError`."""
+def grid_study(
+    recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, lengths: str | None, twins: bool = True
+) -> StudyConfig:
+    """An axis per recipe, with a setting per size, and one of real images. Raises `InputError`."""
     if len(set(sizes)) < MIN_SIZES:
         raise InputError(f"give at least {MIN_SIZES} different --size N (images per class), not {len(set(sizes))}")
     settings = {recipe: {f"{size}": [f"images_per_class={size}"] for size in sorted(set(sizes))} for recipe in recipes}
     return StudyConfig(
         seeds=list(range(seeds)),
+        twins=twins,
         lengths=load_study(lengths).lengths if lengths else {},
         axes={
             recipe: {label: [f"recipe.template={recipe}", *words] for label, words in labels.items()}
@@ -47,6 +50,7 @@ def grid_study(recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, len
     help="Images per class; repeatable, 3 or more. Default: 1, 2, 4 and 8 times those of the preset.",
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each cell.")
+@click.option("--twins/--no-twins", default=True, show_default=True, help="Train on as many real images too.")
 @click.option("--lengths", metavar="STUDY", help="Take the training length of each size from this study's file.")
 @click.option("--cluster", metavar="NAME", help="Whose price an image has, from the cluster file; default: none.")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as CPUs allow.")
@@ -56,6 +60,7 @@ def main(
     recipes: tuple[str, ...],
     sizes: tuple[int, ...],
     seeds: int,
+    twins: bool,
     lengths: str | None,
     cluster: str | None,
     slots: int | None,
@@ -68,7 +73,7 @@ def main(
         find_cluster(load_clusters(), cluster)  # a typo is found before hours of work
     chosen = recipes or (own_template(job),)
     size = job.config.images_per_class
-    study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths)
+    study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths, twins)
     plan = plan_study(study, job.config)
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
     from pipeline.stages.scaling import fit_study

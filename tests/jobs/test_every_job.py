@@ -26,6 +26,7 @@ Job = tuple[list[str], str]
 
 STUDY = """
 seeds: [0]
+twins: false
 axes:
   guidance: {"1": [recipe.guidance_scale=1]}
 """
@@ -50,7 +51,7 @@ class Place:
         self.config += ["--set", "train.mixed_precision=none"]
         self.quiet = [*self.config, "--set", "tracking.enabled=false"]
         # Real pictures as images of another recipe: nothing is learnt from a random model's, and growth needs some.
-        self.grid = [*self.quiet, "--set", "train.epochs=3", "--recipe", "c, d_c", "--seeds", "2"]
+        self.grid = [*self.quiet, "--set", "train.epochs=3", "--recipe", "c, d_c", "--seeds", "1"]
         self.grid += [word for size in GRID for word in ("--size", str(size))]
         values = [word for word in self.grid if "=" in word]
         learnt = load_config("fashion", overrides=[*values, "recipe.template=c, d_c", f"images_per_class={GRID[-1]}"])
@@ -93,11 +94,12 @@ class Place:
         quiet, model = self.quiet, ["--model", self.models[0]]
         generator = [word for setting in TINY_GENERATOR for word in ("--set", setting)]
         few = ["--set", "transfer.num_trials=1", "--set", "transfer.probe_seeds=[0]"]
+        bench = "stage_over_bare_loop"
         demo = [*quiet[2:], "--set", "evaluate.test_set=fashion_mnist"]  # it has a preset of its own
         return {
             "jobs.analyze": ([*quiet, *model], "metrics: "),
             "jobs.transfer": ([*quiet, *few, *model, "--dataset", "digits"], "numbers: "),
-            "jobs.bench": (["generate", *quiet, "--repeats", "1"], "stage_over_bare_loop"),
+            "jobs.bench": (["generate", *quiet, "--repeats", "1", "--only", bench], bench),
             "jobs.demo": (demo, "top-1"),
             "jobs.study": ([*quiet, "--study", f"{self.folder}/study.yaml"], "guidance"),
             "jobs.train_generator": (
@@ -105,7 +107,7 @@ class Place:
                 f"{self.folder}/out",
             ),
             "tune.sweep": ([*quiet, "--space", f"{self.folder}/space.yaml"], "result.json"),
-            "tune.scaling": (self.grid, "studies/scaling-default"),
+            "tune.scaling": ([*self.grid, "--no-twins"], "studies/scaling-default"),
         }
 
     def last(self) -> dict[str, Job]:

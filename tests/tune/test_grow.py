@@ -45,7 +45,7 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     store = Store.open(str(tmp_path / "runs"))
     write_image_set(config.model_copy(update={"images_per_class": 64}), store)
     sizes = ["--size", "4", "--size", "16", "--size", "64", "--seeds", "2"]
-    cli("tune.scaling", *options, *sizes, "--slots", "2", timeout_s=1200).check_ok()
+    cli("tune.scaling", *options, *sizes, "--slots", "2", "--no-twins", timeout_s=1200).check_ok()
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
     assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 64
     folder = tmp_path / "runs" / "studies" / "growth-default"

@@ -36,6 +36,13 @@ def test_dry_run_says_what_is_to_do_and_writes_nothing(run, tmp_path: Path) -> N
     assert "c, d_c=200: 20 epochs" in out and not (tmp_path / "runs").exists()
 
 
+def test_without_twins_only_the_recipes_are_trained(run, tmp_path: Path) -> None:
+    words = ["--preset", "fashion", "--root", str(tmp_path / "runs"), "--recipe", "c", "--no-twins", "--dry-run"]
+    code, out, err = run("tune.scaling", *words, "--size", "100", "--size", "200", "--size", "400")
+    assert code == 0, err
+    assert "3 cells, 9 trainings" in out and "real" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
