@@ -55,6 +55,7 @@ def running_s3_server(folder: Path, bucket: str, ports: Sequence[int] | None = N
         "-s3.port.lance=0",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
+        "-volume.max=64",  # room of deleted objects comes back late, and 8 volumes hold 512 MB
         f"-dir={folder}",
     ]
     weed = Path(sys.executable).parent / "weed"
