@@ -210,11 +210,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
             run_job(importlib.import_module(name).main)
         assert isinstance(caught.value.code, int)
         out, err = capfd.readouterr()
-        # What Ray's processes print is forwarded to this one by and by, so an earlier test's may come now.
-        ours = "".join(line for line in out.splitlines(keepends=True) if not FORWARDED.match(line))
-        return caught.value.code, ours, err
+        return caught.value.code, without_forwarded(out), without_forwarded(err)
 
     return call
+
+
+def without_forwarded(text: str) -> str:
+    """Less what Ray's processes print: it is forwarded to this one by and by, so an earlier test's may come now."""
+    return "".join(line for line in text.splitlines(keepends=True) if not FORWARDED.match(line))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from pipeline.core.errors import InputError
 from pipeline.stages import offers
 from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage
+from tests.conftest import without_forwarded
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")  # of 4 planned CPUs
 
@@ -62,7 +63,7 @@ def test_what_other_jobs_have_is_waited_for_beyond_the_patience_for_nodes(
     ends.start()
     await_room({"CPU": 1}, 3, "nothing", stall_timeout_s=1)
     assert ends.finished.is_set()
-    (line,) = capsys.readouterr().out.splitlines()
+    (line,) = without_forwarded(capsys.readouterr().out).splitlines()
     assert line.endswith(
         "need 3 CPU at a time, all nodes together have 4 CPU, in use by other jobs: waiting until they end"
     )
