@@ -97,3 +97,8 @@ def make_row(prompt: Mapping[str, Any], pictures: Mapping[int, NDArray[np.uint8]
         "pixel_std": pixel_std(pixels),
         "seconds": 0.1,
     }
+
+
+def pixel_rows(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> list[tuple[int, bytes]]:
+    """Labels and pixels, to compare sets of images in any order."""
+    return [(int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)]

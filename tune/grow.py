@@ -30,7 +30,7 @@ from tune.scaling import grid_study, own_template
     metavar="N",
     help="Images per class of finished trainings; repeatable, 3 or more.",
 )
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each size.")
+@click.option("--seeds", type=click.IntRange(min=2), default=3, show_default=True, help="Trainings of each size.")
 @click.option("--lengths", metavar="STUDY", help="As tune.scaling was called with.")
 @click.option("--images", required=True, type=click.IntRange(min=1), metavar="N", help="More images, of all classes.")
 @click.option(

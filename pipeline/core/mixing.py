@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import InputError
-from pipeline.core.image_batches import num_forwards
+from pipeline.core.image_batches import ImageBatches, num_forwards
 from pipeline.core.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class Block:
     def is_real(self, count: int) -> NDArray[np.bool_]:
         """Which of the first `count` images of a batch are real, bool [count]."""
         return np.arange(count) % self.size < self.real
+
+    def reals(self, batch_size: int) -> int:
+        """Real images of a batch that is whole blocks."""
+        return batch_size * self.real // self.size
 
 
 def block_of(settings: TrainConfig) -> Block:
@@ -65,7 +69,7 @@ def check_mixing(settings: TrainConfig, num_real: int, num_synthetic: int) -> No
                 f"train.separate_batch_norm needs two images of each kind in a forward of {forward}; raise "
                 "train.batch_size, or change train.real_share"
             )
-    real = settings.batch_size * block.real // block.size
+    real = block.reals(settings.batch_size)
     for kind, needed, there in (("real", real, num_real), ("synthetic", settings.batch_size - real, num_synthetic)):
         if needed > there:
             raise InputError(
@@ -74,69 +78,79 @@ def check_mixing(settings: TrainConfig, num_real: int, num_synthetic: int) -> No
             )
 
 
-@dataclass(frozen=True)
-class MixedBatches:
-    """As `pipeline.core.image_batches.MemoryBatches`, of two sets of images of one size.
+class RealImages(Protocol):
+    """One worker's real images of a mixed training, an endless row of passes, each in an order of its own."""
 
-    An epoch is a pass over the synthetic images, less the incomplete last batch. The real ones follow in passes of
-    their own, which begin and end anywhere in an epoch: every real image is used as often as any other.
+    def part(self, step: int, /) -> tuple[Tensor, Tensor]:
+        """For the worker's part of batch number `step`, counted over all epochs: images uint8 [n, H, W, 3], labels."""
+
+
+@dataclass(frozen=True)
+class MemoryPasses:
+    """`RealImages` from memory: a function of (seed, step), whatever the number of workers and of restarts.
 
     Args:
-        synthetic: images uint8 [N, H, W, 3] and labels int64 [N].
-        real: likewise.
-        block: of every batch.
-        seed: of both orders.
-        batch_size: global, a multiple of `num_workers` times the block.
+        images: uint8 [N, H, W, 3]; may be read-only shared memory.
+        labels: int64 [N].
+        seed: of the order.
+        batch_size: real images of a global batch, a multiple of `num_workers`.
         rank: of this worker.
         num_workers: that share the data.
     """
 
-    synthetic: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    real: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    block: Block
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
     seed: int
     batch_size: int
     rank: int = 0
     num_workers: int = 1
 
+    def part(self, step: int, /) -> tuple[Tensor, Tensor]:
+        """As `RealImages.part`."""
+        import torch
+
+        share, total = self.batch_size // self.num_workers, len(self.labels)
+        numbers = step * self.batch_size + self.rank * share + np.arange(share)
+        rows = np.empty(share, np.int64)
+        for turn in np.unique(numbers // total).tolist():
+            order = np.random.default_rng([self.seed, turn, _REAL]).permutation(total)
+            inside = numbers // total == turn
+            rows[inside] = order[numbers[inside] % total]
+        return torch.from_numpy(self.images[rows]), torch.from_numpy(self.labels[rows])
+
+
+@dataclass(frozen=True)
+class MixedBatches:
+    """`pipeline.core.image_batches.ImageBatches` of two sets of images of one size.
+
+    An epoch is a pass over the synthetic images, less the incomplete last batch. The real ones follow in passes of
+    their own, which begin and end anywhere in an epoch: every real image is used as often as any other.
+
+    Args:
+        synthetic: the worker's synthetic part of every batch.
+        real: its real part.
+        block: of every batch.
+    """
+
+    synthetic: ImageBatches
+    real: RealImages
+    block: Block
+
     @property
     def steps_per_epoch(self) -> int:
         """Full global batches of an epoch."""
-        return len(self.synthetic[1]) // (self.batch_size - self._real_per_batch)
-
-    @property
-    def _real_per_batch(self) -> int:
-        return self.batch_size * self.block.real // self.block.size
+        return self.synthetic.steps_per_epoch
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """As `ImageBatches.epoch`."""
         import torch
 
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.synthetic[1]))
-        share = self.batch_size // self.num_workers
-        is_real = self.block.is_real(share)
-        num_real = int(is_real.sum())
-        for step in range(self.steps_per_epoch):
-            first = step * (self.batch_size - self._real_per_batch) + self.rank * (share - num_real)
-            rows = order[first : first + share - num_real]
-            first_real = (epoch * self.steps_per_epoch + step) * self._real_per_batch + self.rank * num_real
-            real_rows = self._real_rows(first_real, num_real)
-            images = np.empty((share, *self.synthetic[0].shape[1:]), np.uint8)
-            labels = np.empty(share, np.int64)
-            for (source, names), mask, chosen in (
-                (self.synthetic, ~is_real, rows),
-                (self.real, is_real, real_rows),
-            ):
-                images[mask], labels[mask] = source[chosen], names[chosen]
-            yield torch.from_numpy(images), torch.from_numpy(labels)
-
-    def _real_rows(self, first: int, count: int) -> NDArray[np.int64]:
-        """Real images number `first` and on of the endless row of passes, each in an order of its own."""
-        total = len(self.real[1])
-        numbers = np.arange(first, first + count)
-        rows = np.empty(count, np.int64)
-        for turn in np.unique(numbers // total).tolist():
-            order = np.random.default_rng([self.seed, turn, _REAL]).permutation(total)
-            inside = numbers // total == turn
-            rows[inside] = order[numbers[inside] % total]
-        return rows
+        for step, synthetic in enumerate(self.synthetic.epoch(epoch), start=epoch * self.steps_per_epoch):
+            real = self.real.part(step)
+            share = len(synthetic[1]) + len(real[1])
+            is_real = torch.from_numpy(self.block.is_real(share))
+            images = torch.empty((share, *synthetic[0].shape[1:]), dtype=torch.uint8)
+            labels = torch.empty(share, dtype=torch.int64)
+            images[is_real], labels[is_real] = real
+            images[~is_real], labels[~is_real] = synthetic
+            yield images, labels

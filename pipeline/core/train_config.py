@@ -172,8 +172,6 @@ class TrainConfig(Frozen):
             raise ValueError("mixed_precision float16 needs device cuda; use bfloat16")
         if self.device == "cpu" and self.sync_batch_norm:
             raise ValueError("sync_batch_norm needs device cuda: torch has it for GPUs only")
-        if self.data == "mixed" and self.ingest == "stream":
-            raise ValueError("data mixed is read from memory; use ingest memory")
         if self.extra_images and self.data == "real":
             raise ValueError("extra_images are generated ones, and data real reads none; leave them out")
         if self.extra_images and self.filters.min_clip_score is not None:

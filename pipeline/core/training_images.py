@@ -219,7 +219,7 @@ def check_memory(num_images: int, width: int, height: int, config: RunConfig) ->
     scale = min(1.0, stored_side(config.train) / shorter)
     gib = num_images * round(width * scale) * round(height * scale) * 3 / 2**30
     if gib > config.train.max_memory_gib:
-        can_stream = config.train.data == "synthetic" or (config.train.data == "real" and config.train.real_data)
+        can_stream = config.train.ingest == "memory" and (config.train.data != "real" or config.train.real_data)
         other = "use --set train.ingest=stream" if can_stream else "lower images_per_class"
         raise InputError(
             f"{num_images} decoded images take {gib:.1f} GiB, more than train.max_memory_gib "

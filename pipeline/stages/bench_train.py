@@ -25,7 +25,8 @@ from pipeline.stages.bench_train_bare import (
 )
 from pipeline.stages.bench_train_set import BenchSet, write_bench_set
 from pipeline.stages.bench_turns import take_ratio, turns
-from pipeline.stages.ingest import StreamBatches, open_training_data
+from pipeline.stages.image_streams import StreamBatches
+from pipeline.stages.ingest import open_training_data
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.train import read_metrics, train
 

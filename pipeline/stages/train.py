@@ -42,7 +42,7 @@ from pipeline.stages.offers import OF_A_TRAINING, await_room
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
-from pipeline.stages.worker_job import METRICS, STREAM, Watch, WorkerJob, run_worker
+from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, Watch, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
@@ -115,7 +115,9 @@ def fit(
         WorkError: the workers cannot start or fail.
     """
     settings = config.train
-    needed = settings.num_workers * settings.num_cpus_per_worker + (1 if data.arrays is None else 0)
+    parts = ((STREAM, data), (REAL_STREAM, data.real))
+    streamed = {name: part for name, part in parts if part is not None and part.arrays is None}
+    needed = settings.num_workers * settings.num_cpus_per_worker + len(streamed)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
         job = WorkerJob(
             config=config,
@@ -125,7 +127,7 @@ def fit(
             num_images=data.num_images,
             shard_size=data.shard_size,
             arrays=None if data.arrays is None else ray.put(data.arrays),
-            real_arrays=None if data.real_arrays is None else ray.put(data.real_arrays),
+            real_arrays=None if data.real is None or data.real.arrays is None else ray.put(data.real.arrays),
             run=run.handle(),
             validation=None if watch is None else ray.put(watch.validation),
         )
@@ -150,7 +152,7 @@ def fit(
                 callbacks=[] if watch is None else list(watch.callbacks),
                 logging_config=ray.train.LoggingConfig(log_level="WARNING"),
             ),
-            datasets={} if data.arrays is not None else {STREAM: data.stream(store, config)},
+            datasets={name: part.stream(store, config) for name, part in streamed.items()},
         )
         interrupt = signal.getsignal(signal.SIGINT)
         try:

@@ -22,14 +22,14 @@ from pipeline.core.classifier import build_classifier, weights_to_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import ImageBatches, MemoryBatches, num_forwards
-from pipeline.core.mixing import MixedBatches, block_of
+from pipeline.core.mixing import MemoryPasses, MixedBatches, RealImages, block_of
 from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.separate_batch_norm import separate_batch_norms
 from pipeline.core.training_loop import EpochMetrics, run_epochs
 from pipeline.core.training_state import TrainingState, start_training
 from pipeline.core.validation import validate
-from pipeline.stages.ingest import StreamBatches
-from pipeline.stages.worker_job import METRICS, STREAM, WorkerJob
+from pipeline.stages.image_streams import StreamBatches, StreamPasses
+from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, WorkerJob
 
 _FACTS = "state.json"
 logger = logging.getLogger(__name__)
@@ -94,15 +94,25 @@ def open_batches(job: WorkerJob, rank: int) -> ImageBatches:
     """This worker's part of the data."""
     config = job.config.train
     num_workers = ray.train.get_context().get_world_size()
+    if config.data != "mixed":
+        return open_images(job, config.batch_size, rank, num_workers)
+    block = block_of(config)
+    real = block.reals(config.batch_size)
+    passes: RealImages
+    if job.real_arrays is None:
+        passes = StreamPasses(ray.train.get_dataset_shard(REAL_STREAM), real // num_workers, config.seed)
+    else:
+        passes = MemoryPasses(*ray.get(job.real_arrays), config.seed, real, rank, num_workers)
+    return MixedBatches(open_images(job, config.batch_size - real, rank, num_workers), passes, block)
+
+
+def open_images(job: WorkerJob, batch_size: int, rank: int, num_workers: int) -> ImageBatches:
+    """This worker's part of the images, of a mixed training the synthetic ones; `batch_size` of them in a batch."""
+    seed = job.config.train.seed
     if job.arrays is None:
         shard = ray.train.get_dataset_shard(STREAM)
-        steps = job.num_images // config.batch_size
-        return StreamBatches(shard, steps, config.batch_size // num_workers, job.shard_size, config.seed)
-    images, labels = ray.get(job.arrays)
-    if job.real_arrays is not None:
-        real = ray.get(job.real_arrays)
-        return MixedBatches((images, labels), real, block_of(config), config.seed, config.batch_size, rank, num_workers)
-    return MemoryBatches(images, labels, config.seed, config.batch_size, rank, num_workers)
+        return StreamBatches(shard, job.num_images // batch_size, batch_size // num_workers, job.shard_size, seed)
+    return MemoryBatches(*ray.get(job.arrays), seed, batch_size, rank, num_workers)
 
 
 class Reporter:

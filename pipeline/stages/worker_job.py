@@ -14,8 +14,8 @@ from pipeline.core.training_images import Arrays
 from pipeline.stages.run_handle import RunHandle
 
 METRICS = "metrics.jsonl"
-STREAM = "train"
-"""Name of the dataset that Ray Train splits over the workers."""
+STREAM, REAL_STREAM = "train", "real"
+"""Names of the datasets that Ray Train splits over the workers; the second one of a mixed training."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WorkerJob:
         num_images: of an epoch, before incomplete batches are dropped.
         shard_size: rows of a shard of the image set; 0 when nothing is streamed.
         arrays: images and labels in Ray's object store, or None when the images are streamed.
-        real_arrays: of a mixed training, the real images beside the synthetic ones of `arrays`; else None.
+        real_arrays: of a mixed training, the real images beside the synthetic ones; None without, or when streamed.
         run: the MLflow run.
         validation: as `arrays`, to score on after every epoch; None for no such score.
     """

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from pipeline.core.errors import InputError
-from pipeline.core.mixing import Block, MixedBatches, block_of, check_mixing
+from pipeline.core.image_batches import MemoryBatches
+from pipeline.core.mixing import Block, MemoryPasses, MixedBatches, block_of, check_mixing
 from pipeline.core.train_config import TrainConfig
 
 SYNTHETIC, REAL = 40, 7
@@ -21,7 +22,9 @@ def mixed(rank: int = 0, num_workers: int = 1, block: Block = Block(1, 4), seed:
         numbers = np.arange(first, first + count)
         return numbers.astype(np.uint8)[:, None, None, None].repeat(3, axis=3), numbers
 
-    return MixedBatches(images(0, SYNTHETIC), images(100, REAL), block, seed, 16, rank, num_workers)
+    real = block.reals(16)
+    synthetic = MemoryBatches(*images(0, SYNTHETIC), seed, 16 - real, rank, num_workers)
+    return MixedBatches(synthetic, MemoryPasses(*images(100, REAL), seed, real, rank, num_workers), block)
 
 
 def labels_of(source: MixedBatches, epoch: int) -> list[list[int]]:

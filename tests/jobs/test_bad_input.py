@@ -253,9 +253,6 @@ CASES = {
         2,
         ("lacks 10 of 10 classes",),
     ),
-    "mixed from a stream": Case(
-        "train", "--preset fashion --set train.data=mixed --set train.ingest=stream", 2, ("use ingest memory",)
-    ),
     "share of real images": Case("train", "--preset fashion --set train.real_share=1", 2, ("train.real_share",)),
 }
 NEEDS_NO_GPU = {

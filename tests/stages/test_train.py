@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,6 +131,20 @@ def test_a_mixed_training_publishes_a_plain_model_of_both_sources(ray_cluster: N
     assert metrics["images"] == 48  # 3 steps of 12 of the 40 synthetic images and 4 real ones
     assert summary["identity"]["data"] == {"image_set": recipe.hash, "real": "fashion_mnist"}
     assert load_classifier(store, summary["model_dir"]).train.data == "mixed"
+
+
+def test_a_mixed_training_streams_shards_and_a_folder_to_two_workers(
+    ray_cluster: None, noise_folder: Path, tmp_root: str
+) -> None:
+    """Three epochs take 72 real images, more than two passes over the 30 there are."""
+    store = Store.open(tmp_root)
+    mixed = {"data": "mixed", "real_share": 0.5, "real_data": str(noise_folder), "ingest": "stream"}
+    config = small_config(images_per_class=3, epochs=3, num_workers=2, **mixed)
+    recipe = write_image_set(config, store)
+    summary = train(config, store)
+    metrics = read_metrics(store, summary["model_dir"])
+    assert [line["images"] for line in metrics] == [48] * 3  # 3 steps of 8 of the 30 synthetic images and 8 real ones
+    assert summary["data"]["image_set"] == recipe.images_dir and summary["data"]["real_images"] == 30
 
 
 def test_a_loss_that_is_no_number_is_one_work_error_without_restarts(ray_cluster: None, tmp_root: str) -> None:

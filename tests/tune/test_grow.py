@@ -9,6 +9,7 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import load_config
 from tests.conftest import Cli
+from tests.finished_trainings import finish_grid
 from tests.image_sets import write_image_set
 from tests.tiny_sets import training_options
 
@@ -23,6 +24,7 @@ SIZES = ["--size", "4", "--size", "8", "--size", "16"]
         ([*SIZES, "--images", "500", "--start", "5"], "--start 5 is none of the sizes; give one of 4, 8, 16"),
         ([*SIZES, "--images", "500", "--lengths", "fashoin"], "did you mean 'fashion'"),
         ([*SIZES, "--images", "500"], "9 of 9 trainings are not finished"),
+        ([*SIZES, "--images", "500", "--seeds", "1"], "'--seeds'"),
         (SIZES, "Missing option '--images'"),
     ],
 )
@@ -32,8 +34,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path: Path, words
     assert code == 2 and says in line and not (tmp_path / "runs").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     cli: Cli, tiny_model: Path, noise_folder: Path, tmp_path: Path
 ) -> None:
@@ -44,19 +45,14 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     config = load_config("fashion", overrides=[word for word in options if "=" in word])
     store = Store.open(str(tmp_path / "runs"))
     write_image_set(config.model_copy(update={"images_per_class": 64}), store)
+    finish_grid(config, config.recipe.template, (4, 16, 64), store)
     sizes = ["--size", "4", "--size", "16", "--size", "64", "--seeds", "2"]
-    cli("tune.scaling", *options, *sizes, "--slots", "2", "--no-twins", timeout_s=1200).check_ok()
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
     assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 64
     folder = tmp_path / "runs" / "studies" / "growth-default"
     made = cli("jobs.generate", *options, "--per-class", str(folder / "growth.csv"), "--json").check_ok().json
     assert made["rows"] == made["images_made"] == 60
-    grown_config = [
-        "--config",
-        str(folder / "growth.yaml"),
-        "--images-per-class",
-        "64",
-    ]  # --set would win over the file
+    grown_config = ["--config", str(folder / "growth.yaml"), "--images-per-class", "64"]  # --set would win over it
     trained = cli("jobs.train", *options, *grown_config, "--json").check_ok().json
     assert trained["num_images"] == 640 + 60 and trained["data"]["extra"]["sha256"] == made["set_sha256"]
     study = ["--study", str(folder / "growth-default.yaml"), "--dry-run"]
