@@ -1,4 +1,4 @@
-"""Ray Data's settings of this process, for jobs that watch and tell of their work themselves."""
+"""Ray Data's settings of this process, for jobs that tell of their work themselves."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/
 import ray.data
 
 
-def leave_words_to_us() -> None:
-    """No lines of Ray's own, and no end since one row takes long: `pipeline.stages.pulse.watched` does both."""
+def quiet() -> ray.data.DataContext:
+    """No lines of Ray's own about its executions: ours are for people; Ray's repeat every second in a job's log."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # our own lines are for people; Ray's repeat every second in a job's log
+    context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.verbose_progress = False
-    context.execution_no_progress_timeout_s = -1  # it counts rows, and a shard may take longer than its half hour
+    return context
+
+
+def leave_words_to_us() -> None:
+    """Quiet, and no end since one row takes long: `pipeline.stages.pulse.watched` looks after both."""
+    quiet().execution_no_progress_timeout_s = -1  # it counts rows, and a shard may take longer than its half hour
