@@ -31,7 +31,7 @@ twins: false
 axes:
   guidance: {"1": [recipe.guidance_scale=1]}
 """
-TEMPLATE, GRID = "c, d_c", (4, 16, 64)
+TEMPLATE, GRID = "c, d_c", (4, 8, 32)
 """Recipe and images per class of the trainings that a scaling law and a growth are fitted to."""
 TINY_GENERATOR = (
     "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
@@ -49,9 +49,10 @@ class Place:
         (folder / "study.yaml").write_text(STUDY)
         (folder / "space.yaml").write_text(SPACE)
         self.config = [*training_options(self.root, model), "--set", f"evaluate.test_set={noise}"]
-        self.config += ["--set", "train.mixed_precision=none"]
+        self.config += ["--set", "train.mixed_precision=none", "--set", "train.input_size=16"]
         self.quiet = [*self.config, "--set", "tracking.enabled=false"]
-        self.grid = [*self.quiet, "--set", "train.epochs=3", "--recipe", TEMPLATE, "--seeds", "2"]
+        self.grid = [*self.quiet, "--set", "train.epochs=3", "--set", "train.batch_size=40"]
+        self.grid += ["--recipe", TEMPLATE, "--seeds", "2"]
         self.grid += [word for size in GRID for word in ("--size", str(size))]
 
     def finish_grid(self) -> None:

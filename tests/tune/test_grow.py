@@ -39,21 +39,21 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     cli: Cli, tiny_model: Path, noise_folder: Path, tmp_path: Path
 ) -> None:
     """The uniform set holds real pictures, since nothing is learnt from a random model's; the extra images are its."""
-    changes = ["recipe.width=32", "recipe.height=32", "tracking.enabled=false", "train.epochs=3"]
-    changes += ["train.mixed_precision=none", f"evaluate.test_set={noise_folder}"]
+    changes = ["recipe.width=32", "recipe.height=32", "tracking.enabled=false", "train.epochs=3", "train.batch_size=40"]
+    changes += ["train.mixed_precision=none", "train.input_size=16", f"evaluate.test_set={noise_folder}"]
     options = training_options(tmp_path / "runs", tiny_model) + [word for one in changes for word in ("--set", one)]
     config = load_config("fashion", overrides=[word for word in options if "=" in word])
     store = Store.open(str(tmp_path / "runs"))
-    write_image_set(config.model_copy(update={"images_per_class": 64}), store)
-    finish_grid(config, config.recipe.template, (4, 16, 64), store)
-    sizes = ["--size", "4", "--size", "16", "--size", "64", "--seeds", "2"]
+    write_image_set(config.model_copy(update={"images_per_class": 32}), store)
+    finish_grid(config, config.recipe.template, (4, 8, 32), store)
+    sizes = ["--size", "4", "--size", "8", "--size", "32", "--seeds", "2"]
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
-    assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 64
+    assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 32
     folder = tmp_path / "runs" / "studies" / "growth-default"
     made = cli("jobs.generate", *options, "--per-class", str(folder / "growth.csv"), "--json").check_ok().json
     assert made["rows"] == made["images_made"] == 60
-    grown_config = ["--config", str(folder / "growth.yaml"), "--images-per-class", "64"]  # --set would win over it
+    grown_config = ["--config", str(folder / "growth.yaml"), "--images-per-class", "32"]  # --set would win over it
     trained = cli("jobs.train", *options, *grown_config, "--json").check_ok().json
-    assert trained["num_images"] == 640 + 60 and trained["data"]["extra"]["sha256"] == made["set_sha256"]
+    assert trained["num_images"] == 320 + 60 and trained["data"]["extra"]["sha256"] == made["set_sha256"]
     study = ["--study", str(folder / "growth-default.yaml"), "--dry-run"]
     assert "growth=targeted" in cli("jobs.study", *options, *study).check_ok().stdout
