@@ -48,7 +48,10 @@ def finish_training(config: RunConfig, store: Store) -> str:
     def on_epoch(done: int, metrics: dict[str, float]) -> None:
         history.append({"epoch": done, "ended": time.time(), **metrics})
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.torch_threads)  # more of them wait for each other beside other tests
     run_epochs(settings, state, batches, torch.device("cpu"), 0, on_epoch)
+    torch.set_num_threads(threads)
     weights = weights_to_bytes(state.trained)
     store.write_bytes(f"{directory}/{WEIGHTS}", weights)
     write_metrics(store, directory, history)

@@ -51,7 +51,7 @@ class Place:
         self.config = [*training_options(self.root, model), "--set", f"evaluate.test_set={noise}"]
         self.config += ["--set", "train.mixed_precision=none", "--set", "train.input_size=16"]
         self.quiet = [*self.config, "--set", "tracking.enabled=false"]
-        self.grid = [*self.quiet, "--set", "train.epochs=3", "--set", "train.batch_size=40"]
+        self.grid = [*self.quiet, "--set", "train.epochs=4"]
         self.grid += ["--recipe", TEMPLATE, "--seeds", "2"]
         self.grid += [word for size in GRID for word in ("--size", str(size))]
 

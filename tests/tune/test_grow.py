@@ -39,7 +39,7 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     cli: Cli, tiny_model: Path, noise_folder: Path, tmp_path: Path
 ) -> None:
     """The uniform set holds real pictures, since nothing is learnt from a random model's; the extra images are its."""
-    changes = ["recipe.width=32", "recipe.height=32", "tracking.enabled=false", "train.epochs=3", "train.batch_size=40"]
+    changes = ["recipe.width=32", "recipe.height=32", "tracking.enabled=false", "train.epochs=4"]
     changes += ["train.mixed_precision=none", "train.input_size=16", f"evaluate.test_set={noise_folder}"]
     options = training_options(tmp_path / "runs", tiny_model) + [word for one in changes for word in ("--set", one)]
     config = load_config("fashion", overrides=[word for word in options if "=" in word])
