@@ -87,9 +87,9 @@ def fit_classes(sizes: Sequence[int], errors: Floats, scored: int, seed: int = 0
     dispersion = float(errors.var(axis=1, ddof=1).sum() / means.sum())
     spread = np.sqrt(dispersion * means.mean(axis=0) / errors.shape[1])  # of a mean over seeds, [C]
     laws = _laws(sizes, means, spread, scored, fit.law.exponent)
-    draws = np.random.default_rng(seed).normal(means, spread, (len(fit.resampled), *means.shape))
+    draws = np.maximum(np.random.default_rng(seed).normal(means, spread, (len(fit.resampled), *means.shape)), 0)
     others = [
-        _laws(sizes, np.maximum(drawn, 0), spread, scored, law.exponent)
+        _laws(sizes, drawn, spread, scored, law.exponent)
         for drawn, law in zip(draws, fit.resampled, strict=True)
         if np.polyfit(np.power(sizes, -law.exponent), drawn.mean(axis=1), 1)[0] > 0
     ]

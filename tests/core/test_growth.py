@@ -127,3 +127,12 @@ def test_one_seed_is_refused() -> None:
 def test_an_accuracy_that_does_not_grow_is_refused() -> None:
     with pytest.raises(ValueError, match="does not grow with the number of images"):
         fit_classes(SIZES, measured(LAWS)[::-1], 1000)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_models_at_chance_that_take_all_for_a_few_classes_are_fitted_too(seed: int) -> None:
+    """Their classes spread so much that draws from it reach below no error at all."""
+    errors = np.random.default_rng(seed).gamma(0.5, 2, size=(3, 2, 10))
+    errors *= np.array([0.9, 0.9, 0.6])[:, None, None] / errors.mean(axis=-1, keepdims=True)
+    fit = fit_classes((4, 8, 32), errors, 50)
+    assert len(fit.resampled) > 100
