@@ -46,6 +46,8 @@ SAMPLE_S = 10.0
 START_TIMEOUT_S = 600
 AGAIN_SHARDS = 5
 """That are made once more without Ray, and must be equal to the byte."""
+HEAD = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_task_events_max_num_task_in_gcs": "2000"}
+"""As in cluster.yaml."""
 LONGEST_PAUSE_S = 300.0
 """Between two published shards: a job that waits longer is stuck, not slow."""
 
@@ -78,7 +80,7 @@ class LongRun:
             mlflow = MlflowServer(self.out)
             mlflow.start()
             stack.callback(mlflow.kill)
-            self.head = ClusterHead(0, {"MLFLOW_DISABLE_TELEMETRY": "true"})
+            self.head = ClusterHead(0, HEAD)
             stack.callback(self.head.close)
             self.start_nodes()
             self.watch = MemoryWatch(self.out / "memory.csv")
