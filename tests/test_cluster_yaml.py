@@ -12,11 +12,15 @@ import botocore.model
 import botocore.validate
 import jsonschema
 import pytest
+import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+from tests.conftest import REPOSITORY
+from tests.faults.long_run import HEAD
 
 CLUSTER = Path(__file__).parent.parent / "cluster.yaml"
 
@@ -148,3 +152,13 @@ def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[st
 def test_dashboard_is_not_open_to_the_network(config: dict[str, Any]) -> None:
     start = config["head_start_ray_commands"][-1]
     assert "--dashboard-host=127.0.0.1" in start and "0.0.0.0" not in start
+
+
+def test_the_head_keeps_as_few_past_calls_as_the_hour_was_measured_with(config: dict[str, Any]) -> None:
+    ((name, number),) = ((name, value) for name, value in HEAD.items() if name.startswith("RAY_"))
+    assert f" {name}={number} ray start --head " in config["head_start_ray_commands"][-1]
+    pods = yaml.safe_load((REPOSITORY / "k8s/base/raycluster.yaml").read_text(encoding="utf-8"))
+    (head,) = pods["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    assert {"name": name, "value": number} in head["env"]
+    server = Path(ray.__file__).parent / "core/src/ray/gcs/gcs_server"
+    assert name.removeprefix("RAY_").encode() in server.read_bytes()  # a setting that Ray does not know is no error

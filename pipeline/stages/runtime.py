@@ -59,6 +59,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
                 ray.init(address=address, log_to_driver=True)
         else:
             planned = num_cpus or max(4, os.cpu_count() or 1)
+            os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "2000")  # why: see cluster.yaml
             with _on_loopback():
                 ray.init(
                     address="local",
