@@ -133,7 +133,9 @@ def test_gpu_work_goes_to_spot_then_to_the_other_group_and_no_further(config: di
 
 def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_with(config: dict[str, Any]) -> None:
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
-        assert ". ~/synthclones/cluster.env" in config[commands][-1]
+        # Between set -a and set +a: exported. A mode left open follows a token file that only one node may have.
+        environment = "set -a; . ~/synthclones/cluster.env; RAY_AUTH_MODE=${RAY_AUTH_MODE:-disabled}; set +a; "
+        assert config[commands][-1].startswith(environment)
     for ignored in (".gitignore", ".rayignore"):
         named = (CLUSTER.parent / ignored).read_text().splitlines()
         assert {"/cluster.env", ".env", "*.pem", ".netrc"} <= set(named)
