@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import load_config
+from pipeline.stages.generate import generate
 from tests.conftest import Cli
 from tests.finished_trainings import finish_grid
 from tests.image_sets import write_image_set
@@ -44,7 +45,9 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     options = training_options(tmp_path / "runs", tiny_model) + [word for one in changes for word in ("--set", one)]
     config = load_config("fashion", overrides=[word for word in options if "=" in word])
     store = Store.open(str(tmp_path / "runs"))
-    write_image_set(config.model_copy(update={"images_per_class": 32}), store)
+    uniform = config.model_copy(update={"images_per_class": 32})
+    write_image_set(uniform, store)
+    assert generate(uniform, store)["images_made"] == 0  # nothing but the manifest
     finish_grid(config, config.recipe.template, (4, 8, 32), store)
     sizes = ["--size", "4", "--size", "8", "--size", "32", "--seeds", "2"]
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
