@@ -100,6 +100,18 @@ def test_a_streamed_file_that_is_no_image_is_named() -> None:
         decode_files(batch, {"n00000001": 0}, 36)
 
 
+def test_rows_behind_the_prefix_add_nothing(ray_cluster: None, tmp_root: str) -> None:
+    """The second slice of 64 rows of the one shard holds none of the 50 that are wanted."""
+    store = Store.open(tmp_root)
+    made = small_config(images_per_class=10, shard_size=100, ingest="stream")
+    recipe = write_image_set(made, store)
+    wanted = made.model_copy(update={"images_per_class": 5})
+    data = open_training_data(wanted, recipe, store)
+    batches = StreamBatches(data.stream(store, wanted).iterator(), 5, share=10, shard_size=100, seed=0)
+    labels = [label for _, part in batches.epoch(0) for label in part.tolist()]
+    assert sorted(labels) == sorted(list(range(10)) * 5)
+
+
 def numbered(count: int) -> ray.data.Dataset:
     """Images of one pixel whose label is their number, in a new order in every pass."""
     numbers = np.arange(count)
