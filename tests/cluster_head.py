@@ -38,7 +38,6 @@ class ClusterHead:
         environment: of the node's processes, over this one's.
         groups: of pretended nodes that an autoscaler (v2) starts and ends: name -> resources, min_workers, max_workers.
             Their processes run here, their GPUs are labels. Then without a token.
-        object_store_bytes: of the node.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class ClusterHead:
         cpus: int,
         environment: Mapping[str, str] | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
-        object_store_bytes: int = 100 * MIB,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="rh-", dir="/tmp"))  # the paths of Ray's sockets must be short
         token = self.folder / "token"
@@ -67,7 +65,7 @@ class ClusterHead:
         self._log = self.folder / "start.log"
         words += [
             "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
-            f"--object-store-memory={object_store_bytes}", f"--num-cpus={cpus}", f"--temp-dir={self.folder / 'ray'}",
+            f"--object-store-memory={100 * MIB}", f"--num-cpus={cpus}", f"--temp-dir={self.folder / 'ray'}",
         ]  # fmt: skip
         self._process = self._ray_start(self._log, *words)
         deadline = time.monotonic() + START_TIMEOUT_S

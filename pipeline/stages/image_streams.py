@@ -41,12 +41,8 @@ SHUFFLE_SHARDS = 4
 """Shards that a worker mixes. Rows lie index by index, so every shard is a slice through the classes in a fixed shuffle
 and a small buffer gives well-mixed batches; a shard of extra images has one class, but is small."""
 
-ROWS_AT_ONCE = 64
-"""Images that a task decodes together: 13 MB at 256 pixels, 50 MB at 512."""
-
-BLOCK_BYTES = 32 * 2**20
-"""Of decoded images that a task hands on at a time. Each task and operator holds one or two, and small shards are read
-several in a task: with Ray's 128 MiB a node of few GB would put them on its disk."""
+FILES_AT_ONCE = 64
+"""Real images that a task decodes together: 13 MB at 256 pixels."""
 
 
 def stream_dataset(
@@ -74,7 +70,7 @@ def stream_dataset(
     ).select_columns([*COLUMNS, "path"])
     wanted = {"images_per_class": config.images_per_class, "max_side": stored_side(config.train)}
     decode = partial(decode_batch, **wanted, left_out=left_out, extra=extra)
-    return rows.map_batches(decode, batch_format="pyarrow", batch_size=ROWS_AT_ONCE)
+    return rows.map_batches(decode, batch_format="pyarrow")
 
 
 def stream_files(folder: RealFolder, config: RunConfig) -> ray.data.Dataset:
@@ -92,7 +88,7 @@ def stream_files(folder: RealFolder, config: RunConfig) -> ray.data.Dataset:
         shuffle=ray.data.FileShuffleConfig(seed=config.train.seed),
     )
     decode = partial(decode_files, label_of=label_of, side=real_side(config))
-    return rows.map_batches(decode, batch_size=ROWS_AT_ONCE)
+    return rows.map_batches(decode, batch_size=FILES_AT_ONCE)
 
 
 def decode_files(batch: dict[str, Any], label_of: dict[str, int], side: int) -> dict[str, Any]:
@@ -169,7 +165,7 @@ class StreamPasses:
     """
 
     def __init__(self, iterator: Any, share: int, seed: int) -> None:
-        self._parts = self._endless(StreamBatches(iterator, 0, share, ROWS_AT_ONCE, seed))
+        self._parts = self._endless(StreamBatches(iterator, 0, share, FILES_AT_ONCE, seed))
 
     def part(self, _step: int, /) -> tuple[Tensor, Tensor]:
         """As `RealImages.part`, in the order of the calls, whatever the step."""

@@ -38,7 +38,6 @@ from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.data_context import quiet
-from pipeline.stages.image_streams import BLOCK_BYTES
 from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.offers import OF_A_TRAINING, await_room
 from pipeline.stages.run_handle import RunHandle
@@ -119,7 +118,7 @@ def fit(
     settings = config.train
     parts = ((STREAM, data), (REAL_STREAM, data.real))
     streamed = {name: part for name, part in parts if part is not None and part.arrays is None}
-    quiet().target_max_block_size = BLOCK_BYTES
+    quiet()
     needed = settings.num_workers * settings.num_cpus_per_worker + len(streamed)
     with ray_session(num_cpus=max(4, os.cpu_count() or 1, int(needed + 0.999))):
         job = WorkerJob(

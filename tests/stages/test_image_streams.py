@@ -101,7 +101,7 @@ def test_a_streamed_file_that_is_no_image_is_named() -> None:
 
 
 def test_rows_behind_the_prefix_add_nothing(ray_cluster: None, tmp_root: str) -> None:
-    """The second slice of 64 rows of the one shard holds none of the 50 that are wanted."""
+    """Half of the one shard lies behind the prefix."""
     store = Store.open(tmp_root)
     made = small_config(images_per_class=10, shard_size=100, ingest="stream")
     recipe = write_image_set(made, store)
