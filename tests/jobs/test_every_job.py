@@ -21,7 +21,7 @@ from tests.finished_trainings import finish_grid
 from tests.image_sets import write_image_set
 from tests.tiny_sets import SPACE, training_options
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 Job = tuple[list[str], str]
 """Its words, and what its summary says."""
 
