@@ -56,5 +56,4 @@ def test_a_stream_begins_its_epoch_again_and_ends_near_an_undisturbed_training(t
     run = TrainingRun(tmp_path, ingest="stream", real_data=tmp_path / "real")
     finish_with_a_loss(run, -1)
     losses, undisturbed = ([line["loss"] for line in metrics] for metrics in (run.metrics(), run.undisturbed()))
-    print("losses", losses, "undisturbed", undisturbed)
     assert losses == pytest.approx(undisturbed, abs=0.5)
