@@ -15,7 +15,6 @@ import torch
 
 from pipeline.core.config import EngineConfig, ModelConfig, RecipeConfig
 from pipeline.core.diffusion import DiffusionEngine, device_name
-from pipeline.core.engine_options import denoiser_of
 from pipeline.core.errors import InputError, WorkError, named_line
 from pipeline.core.random_sd import SHAPES, flops_per_image, write_random_model
 
@@ -39,6 +38,8 @@ ONE_AT_A_TIME: dict[str, EngineConfig] = {
     "compile": EngineConfig(compile=True),
     "compile, channels_last": EngineConfig(compile=True, channels_last=True),
     "compile, channels_last, fuse_qkv": EngineConfig(compile=True, channels_last=True, fuse_qkv=True),
+    "channels_last, attention=cudnn": EngineConfig(channels_last=True, attention="cudnn"),
+    "compile, channels_last, attention=cudnn": EngineConfig(compile=True, channels_last=True, attention="cudnn"),
 }
 
 
@@ -142,20 +143,12 @@ def _measured(plan: Plan, dtype: str, model: Path, name: str, batch_size: int, m
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
-        draw, denoiser = _drawer(plan, dtype, model, name, batch_size)
-        calls = 0
-
-        def count(*_: Any) -> None:
-            nonlocal calls
-            calls += 1
-
+        draw, scheduler = _drawer(plan, dtype, model, name, batch_size)
         began = time.perf_counter()
         with torch.no_grad():
             draw()
         warm_up_s = time.perf_counter() - began
-        hook = denoiser.register_forward_hook(count)
-        draw()
-        hook.remove()
+        calls = len(scheduler.timesteps)  # a hook would count them too, and compile the network once more
         seconds = statistics.median(_seconds(draw, plan.device) for _ in range(plan.repeats))
     except (RuntimeError, InputError) as error:  # no such kernel, out of memory, a failed compilation
         return {**about, "error": named_line(error)[:200]}
@@ -170,10 +163,8 @@ def _measured(plan: Plan, dtype: str, model: Path, name: str, batch_size: int, m
     }
 
 
-def _drawer(
-    plan: Plan, dtype: str, model: Path, name: str, batch_size: int
-) -> tuple[Callable[[], object], torch.nn.Module]:
-    """(what draws one batch, the network to count the calls of)."""
+def _drawer(plan: Plan, dtype: str, model: Path, name: str, batch_size: int) -> tuple[Callable[[], object], Any]:
+    """(what draws one batch, its scheduler, whose last timesteps are the calls of the network)."""
     pixels = SHAPES[plan.shape].pixels
     prompts, seeds = [PROMPT] * batch_size, list(range(batch_size))
     if name == PLAIN:
@@ -187,7 +178,7 @@ def _drawer(
             size = {"width": pixels, "height": pixels, "num_inference_steps": plan.num_inference_steps}
             return pipeline(prompts, generator=generators, guidance_scale=2.0, **size)
 
-        return plain, denoiser_of(pipeline)
+        return plain, pipeline.scheduler
     recipe = RecipeConfig.model_validate(
         {
             "model": ModelConfig(id=str(model)),
@@ -199,7 +190,7 @@ def _drawer(
         }
     )
     engine = DiffusionEngine(model, recipe, batch_size, plan.device, ONE_AT_A_TIME[name])
-    return lambda: engine.generate(prompts, seeds), denoiser_of(engine.pipeline)
+    return lambda: engine.generate(prompts, seeds), engine.pipeline.scheduler
 
 
 def _seconds(action: Callable[[], object], device: str) -> float:
