@@ -46,7 +46,7 @@ class ClipScores:
                 "jobs.audit` with audit.clip.id and give the id of its folder"
             )
         try:
-            table = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+            table = store.read_table(path)
             self._identifiers: NDArray[np.int64] = table["image_id"].to_numpy()
             self._scores: NDArray[np.float32] = table["clip_score"].to_numpy()
         except (pa.ArrowException, KeyError) as error:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.core.artifact import Store
@@ -97,7 +95,7 @@ def compare(maker: ShardMaker, store: Store, recipe: Recipe, shard: int, numbers
     path = shard_path(recipe.images_dir, shard)
     if faults := check_shard(store, recipe, shard, maker.rows_in(shard)):
         raise damaged_shard(store.uri(path), faults[0])
-    table = pq.read_table(pa.BufferReader(store.read_bytes(path)))
+    table = store.read_table(path)
     then, now = footer_summary(table.schema.metadata).environment, maker.environment
     stored = table.to_pylist()
     names = sorted({*then, *now})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import nearest
@@ -42,7 +41,7 @@ def read_small_table(path: str, schema: pa.Schema, mend: str) -> pa.Table:
     """
     folder, separator, name = path.rpartition("/")
     try:
-        table = pq.read_table(pa.BufferReader(Store.open(folder or separator or ".").read_bytes(name)))
+        table = Store.open(folder or separator or ".").read_table(name)
     except FileNotFoundError:
         raise InputError(f"table {path!r} does not exist; check the path ({mend})") from None
     except (WorkError, OSError, ValueError, pa.ArrowException) as error:

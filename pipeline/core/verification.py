@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.core.artifact import Store
@@ -35,12 +34,10 @@ def check_shard(store: Store, recipe: Recipe, shard: int, shard_rows: int) -> li
     """
     path = shard_path(recipe.images_dir, shard)
     try:
-        data = store.read_bytes(path)
+        table = store.read_table(path)
+        summary = footer_summary(table.schema.metadata)
     except FileNotFoundError:
         return ["it is not there"]
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-        summary = footer_summary(table.schema.metadata)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         return [f"it cannot be read: {' '.join(str(error).split())[:120]}"]
     if not table.schema.remove_metadata().equals(IMAGE_SCHEMA.remove_metadata()):

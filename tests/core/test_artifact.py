@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.artifact import Store, read_manifest, sha256_bytes
 from pipeline.core.errors import InputError, WorkError
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(params=["path", "uri"])
@@ -29,6 +35,20 @@ def test_what_is_written_is_read_and_listed(store: Store) -> None:
     assert store.list_names("a") == ["x.json", "y.bin"]
     assert store.exists("a/x.json") and not store.exists("a/z") and not store.exists("a")
     assert store.uri("a/x.json").endswith("/root/a/x.json") and "//a" not in store.uri("a/x.json")
+
+
+def test_a_table_is_read_without_a_scan_that_can_abort_the_process_at_its_end(store: Store) -> None:
+    """Which modules are imported is seen in a process of its own: other tests read by other means."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"n": [1, 2]}), buffer)
+    store.write_bytes("a/table.parquet", buffer.getvalue())
+    code = f"""
+import sys
+from pipeline.core.artifact import Store
+print(Store.open({store.root!r}).read_table("a/table.parquet").to_pydict(), "pyarrow.dataset" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert said.stdout == "{'n': [1, 2]} False\n"
 
 
 def test_a_missing_folder_lists_as_empty_and_a_missing_file_raises(store: Store) -> None:

@@ -181,7 +181,6 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.third())
 
 
-@pytest.mark.slow
 def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
     place.finish_grid()
     run_all(head, place.heavy())
