@@ -158,14 +158,14 @@ class DiffusionEngine:
                 guidance_scale=self._guidance_scale,
                 width=self._recipe.width,
                 height=self._recipe.height,
-                output_type="np",
+                output_type="pt",
             )
+        pixels = as_pixels(output.images[:count])
         self.seconds = {
             "text_encode": encoded - began,
             "denoise": last_step - encoded,
             "decode": time.perf_counter() - last_step,
         }
-        pixels = (output.images[:count] * 255).round().astype(np.uint8)
         if self._safety is not None:
             began = time.perf_counter()
             scores = self._safety.scores(list(pixels))
@@ -223,6 +223,13 @@ class DiffusionEngine:
         else:
             self._embeddings.move_to_end(text)
         return found
+
+
+def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
+    """Images 0..1 [N, 3, H, W] as uint8 [N, H, W, 3] on the CPU; rounded where they are, so a GPU sends a quarter."""
+    rounded = (images.float() * 255).round().to(torch.uint8)
+    pixels: NDArray[np.uint8] = rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
 
 
 def device_name(device: str) -> str:
