@@ -58,12 +58,12 @@ def test_a_stopped_job_is_gone_on_with_by_the_same_command(
     head: ClusterHead, cli: Cli, tiny_model: Path, tmp_path: Path
 ) -> None:
     root, environment = tmp_path / "runs", dict(head.client_environment)
-    count = 4 * SHARDS  # it must not end while the second command still starts
+    count = 4 * SHARDS  # it must not end while `ray job stop` still starts
     command = ["--address", head.address, "--json", *words(tiny_model, root, count)]
     sent = cli("jobs.submit", "--no-wait", *command, env=environment, timeout_s=600).check_ok().json
-    wait_for_a_shard(tiny_model, root)
     again = cli("jobs.submit", "--no-wait", *command, env=environment, timeout_s=600).check_ok()
     assert again.json["submission_id"] == sent["submission_id"] and "already under way" in again.stderr
+    wait_for_a_shard(tiny_model, root)
     assert head.ray_job("stop", sent["submission_id"]).returncode == 0
     left = shards(tiny_model, root)
     assert 0 < len(left) < count
