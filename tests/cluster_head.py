@@ -52,7 +52,7 @@ class ClusterHead:
         self.client_environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         words: list[str] = []
         gcs, dashboard, client = free_ports(3)
-        self.gcs_address, self.address = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
+        self.gcs_address, self._address = f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         if groups:
             host = ray._private.services.get_node_ip_address()
             config = self.folder / "autoscaling.json"
@@ -101,6 +101,19 @@ class ClusterHead:
                 stderr=file,
                 start_new_session=True,
             )  # fmt: skip
+
+    @property
+    def address(self) -> str:
+        """Of its dashboard. A head that has ended fails the test here, with what it and its processes said last."""
+        assert self._process.poll() is None, f"the head ended with {self._process.returncode}:\n{self.last_words}"
+        return self._address
+
+    @property
+    def last_words(self) -> str:
+        """The end of what `ray start` and each process of the head wrote."""
+        logs = [self._log, *sorted((self.folder / "ray").glob("session_2*/logs/*.*"))]
+        texts = {path.name: path.read_text(errors="replace").splitlines()[-12:] for path in logs if path.is_file()}
+        return "\n".join("\n".join([f"--- {name}", *lines]) for name, lines in texts.items() if lines)
 
     def add_node(self, cpus: int) -> subprocess.Popen[bytes]:
         """One more node joins; the process that all of its own descend from. It may not be up yet.
