@@ -6,9 +6,11 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import psutil
+from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 
 MIB = 2**20
@@ -24,6 +26,8 @@ class RayNodes:
 
     def __init__(self, workers: int) -> None:
         self._folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # the paths of Ray's sockets must be short
+        # `Cluster` notes its address there, wherever its own folder is; no Ray may have run on this machine yet.
+        Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)
         self._cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "temp_dir": self._folder})
         self.address: str = self._cluster.address
         for _ in range(workers):
