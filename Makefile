@@ -44,8 +44,8 @@ demo: setup  ## the whole chain on the embedded generator: runs/demo/report.html
 	$(BIN)/python -m jobs.demo
 
 test: data  ## the tests, CPU only, two files at a time
-	@# A worker that crashes ends the run with its test's name; restarting it under loadgroup would wait for ever.
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart 0
+	@# A worker that crashes ends the run with its test's name; restarting it under loadscope would wait for ever.
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --max-worker-restart 0
 
 lint: setup  ## ruff, mypy and hadolint
 	$(BIN)/ruff check .

@@ -20,12 +20,10 @@ import pytest
 
 from pipeline.core.artifact import Store
 from tests.crash_report import crash_report
+from tests.lanes import CLUSTERS, LaneScheduling, lane
 
 REPOSITORY = Path(__file__).parent.parent
 FORWARDED = re.compile(r"(\x1b\[\d+m)?\((raylet|autoscaler|(.+ )?pid=)")
-
-ONE_AT_A_TIME = ("faults/", "jobs/test_every_job.py", "jobs/test_submit.py", "stages/test_tracking_servers.py")
-"""Files that start clusters or servers of their own: two at once and a node needs longer than the 30 s Ray gives it."""
 
 # A test that needs a hub would pass here and fail behind a firewall. Set before any test file imports the hub's client.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,15 +34,18 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each file is a lane of pytest-xdist's, those of `ONE_AT_A_TIME` share one; the long ones come first."""
+    """Clusters first and the many short ones of core last, so that no process waits long for the other at the end."""
 
     def place(item: pytest.Item) -> tuple[bool, bool]:
-        path = item.path.relative_to(REPOSITORY / "tests").as_posix()
-        alone = path.startswith(ONE_AT_A_TIME)
-        item.add_marker(pytest.mark.xdist_group("clusters" if alone else path))
-        return not alone, path.startswith("core/")
+        return lane(item.nodeid) != CLUSTERS, item.nodeid.startswith("tests/core/")
 
     items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Two processes take lanes, not tests."""
+    return LaneScheduling(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
