@@ -70,6 +70,7 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
         patch.delenv(name, raising=False)
+    patch.setenv("RAY_raylet_start_wait_time_s", "120")  # of nodes too: beside another lane Ray's 30 s are short
     patch.setenv("RAY_worker_niceness", "0")  # the default of 15 starves them on a machine that does other work too
     yield
     patch.undo()

@@ -14,7 +14,7 @@ ONE_AT_A_TIME = (
     "tests/jobs/test_submit.py",
     "tests/stages/test_tracking_servers.py",
 )
-"""Files that start clusters or servers of their own: two at once and a node needs longer than the 30 s Ray gives it."""
+"""Files that start clusters or servers of their own: two at once take each other's cores until something times out."""
 CLUSTERS = "clusters"
 
 
@@ -23,7 +23,7 @@ def lane(nodeid: str) -> str:
     return CLUSTERS if nodeid.startswith(ONE_AT_A_TIME) else nodeid.partition("::")[0]
 
 
-class LaneScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types here
+class LaneScheduling(LoadScopeScheduling):
     """A process works a lane off before it takes the next one."""
 
     def _split_scope(self, nodeid: str) -> str:

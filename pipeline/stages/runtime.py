@@ -19,6 +19,9 @@ from pipeline.stages.head_watch import answers, answers_within, head_watched
 JOIN_TIMEOUT_S = 30.0
 """How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
 
+START_TIMEOUT_S = "120"
+"""How long a local Ray may take to start. Its own 30 s are too short for two laptop cores that do other work."""
+
 
 def belong_to(address: str | None) -> None:
     """Called first by a process of a cluster that drives a job's part of its own (a trial, a training beside others).
@@ -60,6 +63,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
         else:
             planned = num_cpus or max(4, os.cpu_count() or 1)
             os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "2000")  # why: see cluster.yaml
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", START_TIMEOUT_S)
             with _on_loopback():
                 ray.init(
                     address="local",

@@ -12,7 +12,7 @@ import pytest
 import ray
 
 from pipeline.core.errors import InputError, WorkError
-from pipeline.stages.runtime import ray_session
+from pipeline.stages.runtime import START_TIMEOUT_S, ray_session
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
@@ -81,18 +81,39 @@ with patch("ray._common.usage.usage_lib.get_cluster_metadata", lambda client: {s
 
 
 def test_a_machine_too_busy_for_ray_is_one_line() -> None:
-    """Likewise; `ray.init` ends so after 30 s without a raylet."""
+    """Likewise; `ray.init` ends so when there is no raylet in time."""
     code = """
+import os
 from unittest.mock import patch
 from pipeline.stages.runtime import ray_session
-with patch("ray.init", side_effect=Exception("The current node timed out during startup. This could happen")):
+def init(**settings):
+    raise Exception("The current node timed out during startup: " + os.environ["RAY_raylet_start_wait_time_s"])
+with patch("ray.init", init):
     with ray_session():
         pass
 """
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ours = ("RAY_ADDRESS", "RAY_raylet_start_wait_time_s")
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 1 and last.startswith("pipeline.core.errors.WorkError: Ray did not start"), last
+    assert f"startup: {START_TIMEOUT_S}" in done.stderr  # not Ray's 30 s
+
+
+def test_ray_asks_for_its_node_as_long_as_that_says() -> None:
+    code = """
+import sys, time
+from ray._private.services import get_node
+began = time.monotonic()
+try:
+    get_node(sys.argv[1], "ab" * 28)
+except RuntimeError:
+    print(time.monotonic() - began)
+"""
+    environment = {**os.environ, "RAY_raylet_start_wait_time_s": "2"}
+    command = [sys.executable, "-c", code, ray.get_runtime_context().gcs_address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert 2 <= float(done.stdout.split()[-1]) < 20, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("module", ["pipeline.stages.one_worker", "pipeline.stages.generate", "pipeline.stages.train"])
