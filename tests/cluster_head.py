@@ -23,7 +23,7 @@ from pipeline.stages.head_watch import answers
 from tests.conftest import REPOSITORY
 from tests.faults.ray_nodes import MIB, kill
 
-START_TIMEOUT_S = 240
+START_TIMEOUT_S = 540
 JOINED = "Ray runtime started"
 """What `ray start` says when its node is up."""
 

@@ -70,7 +70,8 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
         patch.delenv(name, raising=False)
-    patch.setenv("RAY_raylet_start_wait_time_s", "120")  # of nodes too: beside another lane Ray's 30 s are short
+    # Linux shares cores by session (autogroups). A starting node's 29 CPU seconds are one session's, each worker is another.
+    patch.setenv("RAY_raylet_start_wait_time_s", "480")
     patch.setenv("RAY_worker_niceness", "0")  # the default of 15 starves them on a machine that does other work too
     yield
     patch.undo()
@@ -178,11 +179,11 @@ Cli = Callable[..., CommandResult]
 def cli() -> Cli:
     """Run `python -m MODULE ARGS…` as a user does, from the repository: `cli("jobs.generate", "--preset", "fashion")`.
 
-    Keyword arguments: `env`, variables laid over the test's own (None removes one); `timeout_s`, default 240.
+    Keyword arguments: `env`, variables laid over the test's own (None removes one); `timeout_s`, default 540.
     """
 
     def run(
-        module: str, *arguments: str, env: dict[str, str | None] | None = None, timeout_s: float = 240
+        module: str, *arguments: str, env: dict[str, str | None] | None = None, timeout_s: float = 540
     ) -> CommandResult:
         merged = {**os.environ, **(env or {})}
         command = [sys.executable, "-m", module, *arguments]

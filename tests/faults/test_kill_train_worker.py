@@ -34,7 +34,7 @@ def finish_with_a_loss(run: TrainingRun, victim: int) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), -1])
 def test_run_finishes_after_a_worker_was_killed(victim: int, tmp_path: Path) -> None:
     run = TrainingRun(tmp_path)
@@ -45,7 +45,7 @@ def test_run_finishes_after_a_worker_was_killed(victim: int, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_stream_begins_its_epoch_again_and_ends_near_an_undisturbed_training(tmp_path: Path) -> None:
     """The order of a stream depends on timing: the losses are alike, not the same."""
     for wnid, pictures in zip(load_class_table("fashion_mnist").wnids, pictures_by_class().values(), strict=True):

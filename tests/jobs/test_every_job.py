@@ -21,7 +21,7 @@ from tests.finished_trainings import finish_grid
 from tests.image_sets import write_image_set
 from tests.tiny_sets import SPACE, training_options
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(2400)
 Job = tuple[list[str], str]
 """Its words, and what its summary says."""
 
@@ -181,6 +181,7 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.third())
 
 
+@pytest.mark.slow  # 8 minutes of two fast cores, 22 of two slow ones
 def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
     place.finish_grid()
     run_all(head, place.heavy(), at_once=1)  # two, beside the other lane's tests, were too much for two cores

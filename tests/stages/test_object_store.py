@@ -29,7 +29,7 @@ def small_training(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update=settings)})
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_set_is_made_verified_repaired_and_trained_on(ray_cluster: None, s3_root: str, tiny_model: Path) -> None:
     config = small_training(tiny_config(tiny_model))
     store = Store.open(f"{s3_root}/{uuid.uuid4().hex}")
