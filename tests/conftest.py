@@ -70,7 +70,7 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS", "XDG_CONFIG_HOME"):
         patch.delenv(name, raising=False)
-    # Linux shares cores by session (autogroups). A starting node's 29 CPU seconds are one session's, each worker is another.
+    # Linux shares cores by session: a starting node, 29 CPU seconds, has as much of them as any one worker elsewhere.
     patch.setenv("RAY_raylet_start_wait_time_s", "480")
     patch.setenv("RAY_worker_niceness", "0")  # the default of 15 starves them on a machine that does other work too
     yield
