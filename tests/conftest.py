@@ -172,6 +172,18 @@ class CommandResult:
         return self
 
 
+def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """pytest on the tests of a folder that may import this repository's."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *words, f"--rootdir={folder}", "-o", f"pythonpath={REPOSITORY}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
 Cli = Callable[..., CommandResult]
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import run_pytest
 from tests.crash_report import crash_report
 
 DYING = "import os, signal\ndef test_dies():\n    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -18,15 +16,7 @@ DYING = "import os, signal\ndef test_dies():\n    os.kill(os.getpid(), signal.SI
 def test_a_killed_test_process_is_named_with_its_signal(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_testnodedown\n")
     (tmp_path / "test_it.py").write_text(DYING)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "1", "--max-worker-restart", "0", "-p", "no:cacheprovider", "."],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_pytest(tmp_path, "-q", "-n", "1", "--max-worker-restart", "0", ".")
     assert done.returncode != 0 and "gw0: it ended with SIGKILL (-9); " in done.stdout, done.stdout + done.stderr
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tests.conftest import REPOSITORY
+from tests.conftest import run_pytest
 
 FILES = ["faults/test_a.py", "faults/test_b.py", "jobs/test_submit.py", "test_c.py", "test_d.py", "core/test_e.py"]
 
@@ -21,15 +18,7 @@ def test_a_lane_is_worked_off_by_one_process(tmp_path: Path) -> None:
     hooks = "pytest_collection_modifyitems, pytest_xdist_make_scheduler"
     (tmp_path / "conftest.py").write_text(f"from tests.conftest import {hooks}\n")
     words = ["-v", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder", "--import-mode=importlib"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "-p", "no:cacheprovider", f"--rootdir={tmp_path}", "tests"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_pytest(tmp_path, *words, "tests")
     processes = defaultdict(set)
     lines = [line.split() for line in done.stdout.splitlines() if " PASSED " in line]
     assert len(lines) == 6 * len(FILES), done.stdout + done.stderr
