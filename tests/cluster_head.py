@@ -69,9 +69,9 @@ class ClusterHead:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not answers(f"127.0.0.1:{dashboard}") or JOINED not in self._log.read_text():
             if time.monotonic() >= deadline or self._process.poll() is not None:
-                log = self._log.read_text()
+                said = self.last_words
                 self.close()
-                raise AssertionError(f"it does not start:\n{log}")
+                raise AssertionError(f"it does not start:\n{said}")
             time.sleep(0.5)
 
     def _ray_start(self, log: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -88,6 +88,7 @@ class ClusterHead:
                     **os.environ,
                     "PATH": f"{programs}:{os.environ['PATH']}",
                     "RAY_worker_niceness": "0",
+                    "RAY_raylet_start_wait_time_s": "480",  # why: see conftest; the long runs have none
                     **self.client_environment,
                     **self._environment,
                 },

@@ -108,7 +108,7 @@ class LongRun:
                 time.sleep(0.5)
 
     def replace_ended(self) -> None:
-        """Ray gives a node 30 s to start; on a machine that is too busy for that it is tried again."""
+        """A node that did not start in its time, on a machine that is too busy for it, is tried again."""
         for name, node in list(self.nodes.items()):
             if node.poll() is not None:
                 print(f"{time.strftime('%H:%M:%S')} {name} did not start in time or ended; once more", flush=True)
