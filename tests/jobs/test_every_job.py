@@ -25,14 +25,16 @@ pytestmark = pytest.mark.timeout(2400)
 Job = tuple[list[str], str]
 """Its words, and what its summary says."""
 
-STUDY = """
-seeds: [0]
-twins: false
-axes:
-  guidance: {"1": [recipe.guidance_scale=1]}
-"""
 TEMPLATE, GRID = "c, d_c", (4, 8, 32)
 """Recipe and images per class of the trainings that a scaling law and a growth are fitted to."""
+STUDY = f"""
+seeds: [0]
+twins: false
+base: ["recipe.template={TEMPLATE}", train.epochs=4]
+axes:
+  images: {{"{GRID[0]}": [images_per_class={GRID[0]}]}}
+"""
+"""Of one of those trainings."""
 TINY_GENERATOR = (
     "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
     "vae.num_steps=2", "unet.block_out_channels=[8,8,16]", "unet.norm_num_groups=4", "unet.num_steps=2",
@@ -94,32 +96,32 @@ class Place:
         """What follows a training that MLflow knows."""
         return {"jobs.register": ([*self.config, "--alias", "best"], "best")}
 
-    def heavy(self) -> dict[str, Job]:
-        """Jobs that take minutes here."""
-        quiet, model = self.quiet, ["--model", self.models[0]]
+    def finished(self) -> dict[str, Job]:
+        """What looks at trainings that are there, and a generator so small that it is trained in seconds."""
+        quiet, study = self.quiet, f"{self.folder}/study.yaml"
         generator = [word for setting in TINY_GENERATOR for word in ("--set", setting)]
-        cheap = ("transfer.num_trials=1", "transfer.probe_seeds=[0]", "transfer.lbfgs_max_iterations=20")
-        few = [word for setting in cheap for word in ("--set", setting)]
-        bench = "stage_over_bare_loop"
         return {
-            "jobs.analyze": ([*quiet, *model], "metrics: "),
-            "jobs.transfer": ([*quiet, *few, *model, "--dataset", "digits"], "numbers: "),
-            "jobs.bench": (["generate", *quiet, "--repeats", "1", "--only", bench], bench),
-            "jobs.demo": (quiet[2:], "top-1"),  # it has a preset of its own
-            "jobs.study": ([*quiet, "--study", f"{self.folder}/study.yaml"], "guidance"),
+            "jobs.analyze": ([*quiet, "--model", self.models[0]], "metrics: "),
+            "jobs.study": ([*quiet, "--study", study], "0 images to make"),
             "jobs.train_generator": (
                 ["--work", f"{self.folder}/work", "--out", f"{self.folder}/out", *generator],
                 f"{self.folder}/out",
             ),
-            "tune.sweep": ([*quiet, "--space", f"{self.folder}/space.yaml"], "result.json"),
             "tune.scaling": ([*self.grid, "--no-twins"], "studies/scaling-default"),
+            "tune.grow": ([*self.grid, "--images", "60", "--validation-images", "20"], "growth.csv"),
         }
 
-    def last(self) -> dict[str, Job]:
-        """What follows a sweep, and what follows the trainings of several sizes."""
+    def heavy(self) -> dict[str, Job]:
+        """Jobs that take minutes here, the last of them on what the one before it found."""
+        quiet, bench = self.quiet, "stage_over_bare_loop"
+        cheap = ("transfer.num_trials=1", "transfer.probe_seeds=[0]", "transfer.lbfgs_max_iterations=20")
+        few = [word for setting in cheap for word in ("--set", setting)]
         return {
-            "tune.promote": ([*self.quiet, "--sweep", "space", "--seeds", "1"], "best.yaml"),
-            "tune.grow": ([*self.grid, "--images", "60", "--validation-images", "20"], "growth.csv"),
+            "jobs.transfer": ([*quiet, *few, "--model", self.models[0], "--dataset", "digits"], "numbers: "),
+            "jobs.bench": (["generate", *quiet, "--repeats", "1", "--only", bench], bench),
+            "jobs.demo": (quiet[2:], "top-1"),  # it has a preset of its own
+            "tune.sweep": ([*quiet, "--space", f"{self.folder}/space.yaml"], "result.json"),
+            "tune.promote": ([*quiet, "--sweep", "space", "--seeds", "1"], "best.yaml"),
         }
 
 
@@ -172,7 +174,7 @@ def test_the_list_is_whole(place: Place) -> None:
         for path in (REPOSITORY / package).glob("*.py")
         if path.stem != "__init__"
     }
-    assert {*place.first(), *place.second(), *place.third(), *place.heavy(), *place.last()} == there
+    assert {*place.first(), *place.second(), *place.third(), *place.finished(), *place.heavy()} == there
 
 
 def test_light_jobs(head: ClusterHead, place: Place) -> None:
@@ -181,8 +183,11 @@ def test_light_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.third())
 
 
-@pytest.mark.slow  # 8 minutes of two fast cores, 22 of two slow ones
-def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
+def test_jobs_on_finished_trainings(head: ClusterHead, place: Place) -> None:
     place.finish_grid()
+    run_all(head, place.finished())
+
+
+@pytest.mark.slow  # minutes of two cores, half an hour of slow ones beside other tests
+def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
     run_all(head, place.heavy(), at_once=1)  # two, beside the other lane's tests, were too much for two cores
-    run_all(head, place.last(), at_once=1)
