@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,12 @@ from pipeline.core.image_batches import ImageBatches, MemoryBatches, num_forward
 from pipeline.core.mixing import MemoryPasses, MixedBatches, RealImages, block_of
 from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.separate_batch_norm import separate_batch_norms
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_loop import EpochMetrics, run_epochs
 from pipeline.core.training_state import TrainingState, start_training
 from pipeline.core.validation import validate
 from pipeline.stages.image_streams import StreamBatches, StreamPasses
+from pipeline.stages.progress import duration
 from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, WorkerJob
 
 _FACTS = "state.json"
@@ -145,7 +149,7 @@ class Reporter:
         if self._rank == 0:
             write_metrics(self._job.store, self._job.model_dir, self._history)
             self._tracker.submit(self._job.run.log_metrics, metrics, done, ended)
-            logger.info("%s", epoch_line(done, epochs, metrics))
+            logger.info("%s", epoch_line(self._job.config.train, self._history))
         due = done % self._job.config.train.checkpoint_every_epochs == 0 or done == epochs
         if not due or self._rank != 0:
             ray.train.report(report)
@@ -161,12 +165,15 @@ class Reporter:
         self._tracker.shutdown(wait=True)
 
 
-def epoch_line(done: int, epochs: int, metrics: EpochMetrics) -> str:
-    """An epoch's metrics for people."""
+def epoch_line(settings: TrainConfig, history: Sequence[EpochMetrics]) -> str:
+    """The last epoch for people, who may have several trainings side by side: which one, how good, how long still."""
+    done, metrics = len(history), history[-1]
+    left = (settings.epochs - done) * statistics.fmean(epoch["seconds"] for epoch in history)
     return (
-        f"train: epoch {done}/{epochs} loss {metrics['loss']:.3f} accuracy {metrics['accuracy']:.3f} "
-        f"{metrics['images_per_s']:.0f} images/s lr {metrics['learning_rate']:.4f} (first batch "
-        f"{metrics['first_batch_s']:.1f} s, waits {metrics['data_wait_s']:.1f} s, steps {metrics['step_s']:.1f} s)"
+        f"train {settings.data}, seed {settings.seed}: epoch {done}/{settings.epochs}, {duration(left)} left, "
+        f"loss {metrics['loss']:.3f} accuracy {metrics['accuracy']:.3f} lr {metrics['learning_rate']:.4f} "
+        f"{metrics['images_per_s']:.0f} images/s (first batch {metrics['first_batch_s']:.1f} s, waits "
+        f"{metrics['data_wait_s']:.1f} s, steps {metrics['step_s']:.1f} s)"
     )
 
 

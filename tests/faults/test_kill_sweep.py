@@ -73,7 +73,7 @@ def test_a_killed_trial_and_a_killed_driver_cost_no_result(tiny_model: Path, tmp
     root, log = tmp_path / "runs", tmp_path / "log"
     words = [*training_options(root, tiny_model), "--space", str(tmp_path / "small.yaml")]
     process = start(words, log)
-    trial = wait_for(r"RayTrainWorker pid=(\d+)\)\S* train: epoch 3/", log, process)
+    trial = wait_for(r"RayTrainWorker pid=(\d+)\)\S* train .*: epoch 3/", log, process)
     worker = psutil.Process(int(trial[1]))
     first = [c for c in psutil.Process(process.pid).children(recursive=True) if "ImplicitFunc" in c.name()]
     assert worker.is_running() and first, "no trial's process is known by its name"
@@ -163,7 +163,7 @@ def test_a_killed_node_costs_no_trial(tiny_model: Path, tmp_path: Path) -> None:
     nodes = RayNodes(3)
     try:
         process = start(words, log, 3, RAY_ADDRESS=nodes.address)
-        training = wait_for(r"RayTrainWorker pid=(\d+)[^)]*\)\S* train: epoch 3/", log, process)
+        training = wait_for(r"RayTrainWorker pid=(\d+)[^)]*\)\S* train .*: epoch 3/", log, process)
         node = nodes.worker_of(int(training[1]))
         assert node is not None
         nodes.kill_worker(node)

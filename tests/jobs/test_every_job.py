@@ -30,7 +30,7 @@ TEMPLATE, GRID = "c, d_c", (4, 8, 32)
 STUDY = f"""
 seeds: [0]
 twins: false
-base: ["recipe.template={TEMPLATE}", train.epochs=4]
+base: ["recipe.template={TEMPLATE}"]
 axes:
   images: {{"{GRID[0]}": [images_per_class={GRID[0]}]}}
 """
@@ -53,8 +53,8 @@ class Place:
         self.config = [*training_options(self.root, model), "--set", f"evaluate.test_set={noise}"]
         self.config += ["--set", "train.mixed_precision=none", "--set", "train.input_size=16"]
         self.quiet = [*self.config, "--set", "tracking.enabled=false"]
-        self.grid = [*self.quiet, "--set", "train.epochs=4"]
-        self.grid += ["--recipe", TEMPLATE, "--seeds", "2"]
+        self.longer = [*self.quiet, "--set", "train.epochs=4"]
+        self.grid = [*self.longer, "--recipe", TEMPLATE, "--seeds", "2"]
         self.grid += [word for size in GRID for word in ("--size", str(size))]
 
     def finish_grid(self) -> None:
@@ -98,11 +98,11 @@ class Place:
 
     def finished(self) -> dict[str, Job]:
         """What looks at trainings that are there, and a generator so small that it is trained in seconds."""
-        quiet, study = self.quiet, f"{self.folder}/study.yaml"
+        study = ["--study", f"{self.folder}/study.yaml"]
         generator = [word for setting in TINY_GENERATOR for word in ("--set", setting)]
         return {
-            "jobs.analyze": ([*quiet, "--model", self.models[0]], "metrics: "),
-            "jobs.study": ([*quiet, "--study", study], "0 images to make"),
+            "jobs.analyze": ([*self.quiet, "--model", self.models[0]], "metrics: "),
+            "jobs.study": ([*self.longer, *study], "; 0 images to make"),
             "jobs.train_generator": (
                 ["--work", f"{self.folder}/work", "--out", f"{self.folder}/out", *generator],
                 f"{self.folder}/out",
