@@ -102,7 +102,7 @@ class Place:
         generator = [word for setting in TINY_GENERATOR for word in ("--set", setting)]
         return {
             "jobs.analyze": ([*self.quiet, "--model", self.models[0]], "metrics: "),
-            "jobs.study": ([*self.longer, *study], "; 0 images to make"),
+            "jobs.study": ([*self.longer, *study], "table.md"),
             "jobs.train_generator": (
                 ["--work", f"{self.folder}/work", "--out", f"{self.folder}/out", *generator],
                 f"{self.folder}/out",
