@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 os.environ.setdefault("RAY_DATA_USE_DATASOURCE_V2", "0")  # see pipeline/stages/image_streams.py
@@ -11,6 +12,7 @@ import ray.data
 
 def quiet() -> ray.data.DataContext:
     """No lines of Ray's own about its executions: ours are for people; Ray's repeat every second in a job's log."""
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # how to turn its bars on again
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
