@@ -64,6 +64,8 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
             planned = num_cpus or max(4, os.cpu_count() or 1)
             os.environ.setdefault("RAY_task_events_max_num_task_in_gcs", "2000")  # why: see cluster.yaml
             os.environ.setdefault("RAY_raylet_start_wait_time_s", START_TIMEOUT_S)
+            # That a Ray on loopback asks for a token is nothing to warn of.
+            logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
             with _on_loopback():
                 ray.init(
                     address="local",
