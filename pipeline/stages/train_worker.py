@@ -145,12 +145,12 @@ class Reporter:
         self._history.append({"epoch": done, "ended": ended, **metrics})
         seconds = sum(epoch["seconds"] for epoch in self._history)
         report = {"epoch": done, "training_seconds": seconds, **metrics}
-        epochs = self._job.config.train.epochs
+        settings = self._job.config.train
         if self._rank == 0:
             write_metrics(self._job.store, self._job.model_dir, self._history)
             self._tracker.submit(self._job.run.log_metrics, metrics, done, ended)
-            logger.info("%s", epoch_line(self._job.config.train, self._history))
-        due = done % self._job.config.train.checkpoint_every_epochs == 0 or done == epochs
+            logger.info("%s", epoch_line(settings, self._history))
+        due = done % settings.checkpoint_every_epochs == 0 or done == settings.epochs
         if not due or self._rank != 0:
             ray.train.report(report)
             return
