@@ -113,13 +113,13 @@ def test_slow_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_pool_that_cannot_start_says_why_and_ends(
     tiny_model, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Actors that need more CPUs than all nodes have: Ray itself would wait without an end."""
+    """Actors that need more CPUs than all nodes have: Ray itself would wait without an end. A look may take 10 s."""
     from pipeline.core.artifact import Store
 
     monkeypatch.setattr(module, "POLL_S", 0.5)
     monkeypatch.setattr(module, "WARN_AFTER_S", 3.0)
     config = tiny_config(tiny_model)
-    greedy = config.generate.model_copy(update={"num_cpus_per_actor": 64.0, "stall_timeout_s": 8.0})
+    greedy = config.generate.model_copy(update={"num_cpus_per_actor": 64.0, "stall_timeout_s": 20.0})
     store = Store.open(str(tmp_path / "runs"))
     with pytest.raises(WorkError, match=r"no actor could start; each needs 64 CPU, all nodes together have 4 CPU"):
         generate(config.model_copy(update={"generate": greedy}), store)
