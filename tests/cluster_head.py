@@ -79,9 +79,8 @@ class ClusterHead:
         with open(log, "ab") as file:
             return subprocess.Popen(
                 [
-                    sys.executable, programs / "ray", "start", "--block", "--disable-usage-stats",
-                    "--node-ip-address=127.0.0.1", "--dashboard-agent-listen-port=0", "--min-worker-port=0",
-                    "--max-worker-port=0", *words,
+                    sys.executable, REPOSITORY / "tests/ray_start.py", "start", "--block", "--disable-usage-stats",
+                    "--node-ip-address=127.0.0.1", "--min-worker-port=0", "--max-worker-port=0", *words,
                 ],
                 cwd=self.folder,
                 env={

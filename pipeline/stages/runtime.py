@@ -15,6 +15,7 @@ from ray._private import ray_constants
 from pipeline.core.cluster import cluster_address
 from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.head_watch import answers, answers_within, head_watched
+from pipeline.stages.local_node import agents_may_be_late
 
 JOIN_TIMEOUT_S = 30.0
 """How long a head may not take connections while it starts. Ray itself would try for more than 8 minutes."""
@@ -66,7 +67,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
             os.environ.setdefault("RAY_raylet_start_wait_time_s", START_TIMEOUT_S)
             # That a Ray on loopback asks for a token is nothing to warn of.
             logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
-            with _on_loopback():
+            with _on_loopback(), agents_may_be_late():
                 ray.init(
                     address="local",
                     num_cpus=planned,

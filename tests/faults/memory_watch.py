@@ -28,7 +28,7 @@ ROLES = {
     r"log_monitor.py": "log monitor",
     r"autoscaler/.*monitor.py": "autoscaler",
     r"ray.util.client.server": "client server",
-    r"ray start": "ray start",
+    r"ray[ _]start": "ray start",
     r"^\S*python\S* -m jobs\.submit": "follower",
     r"^\S*python\S* -m jobs\.": "driver",
     r"mlflow": "mlflow",

@@ -13,6 +13,8 @@ import psutil
 from ray._common.utils import get_default_ray_temp_dir
 from ray.cluster_utils import Cluster
 
+from pipeline.stages.local_node import agents_may_be_late
+
 MIB = 2**20
 HEAD = {"num_cpus": 0, "object_store_memory": 100 * MIB, "include_dashboard": False}
 WORKER = {"num_cpus": 1, "object_store_memory": 80 * MIB}
@@ -28,14 +30,16 @@ class RayNodes:
         self._folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # the paths of Ray's sockets must be short
         # `Cluster` notes its address there, wherever its own folder is; no Ray may have run on this machine yet.
         Path(get_default_ray_temp_dir()).mkdir(exist_ok=True)
-        self._cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "temp_dir": self._folder})
+        with agents_may_be_late():
+            self._cluster = Cluster(initialize_head=True, head_node_args={**HEAD, "temp_dir": self._folder})
         self.address: str = self._cluster.address
         for _ in range(workers):
             self.add_worker()
 
     def add_worker(self) -> None:
         """A new node joins, as an autoscaler would bring one in the place of a lost one."""
-        self._cluster.add_node(**WORKER)
+        with agents_may_be_late():
+            self._cluster.add_node(**WORKER)
 
     @property
     def workers(self) -> list[Any]:
