@@ -67,7 +67,7 @@ class ClusterHead:
         ]  # fmt: skip
         self._process = self._ray_start(self._log, *words)
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not answers(f"127.0.0.1:{dashboard}") or JOINED not in self._log.read_text():
+        while not (answers(f"127.0.0.1:{dashboard}") and JOINED in self._log.read_text() and self._takes_jobs):
             if time.monotonic() >= deadline or self._process.poll() is not None:
                 said = self.last_words
                 self.close()
@@ -95,6 +95,12 @@ class ClusterHead:
                 stderr=file,
                 start_new_session=True,
             )  # fmt: skip
+
+    @property
+    def _takes_jobs(self) -> bool:
+        """Its agent, which starts them, is up: a node does not wait for that, see `agents_may_be_late`."""
+        files = (self.folder / "ray").glob("session_2*/dashboard_agent_listen_port_*")
+        return all(answers(f"127.0.0.1:{file.read_text()}") for file in files)
 
     @property
     def address(self) -> str:

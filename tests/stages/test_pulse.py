@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 def test_beats_add_up() -> None:
     pulse = start_pulse()
-    pulse.beat.remote("starting")
+    ray.get(pulse.beat.remote("starting"))  # its process is up: `ask` waits 10 s and no longer
     pulse.beat.remote("ready")
     for seconds in (0.5, 0.25):
         pulse.beat.remote("batch", 5, {"denoise": seconds})

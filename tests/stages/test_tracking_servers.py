@@ -93,6 +93,7 @@ def test_postgresql_with_its_password_in_the_environment(
 def test_a_server_with_passwords_takes_them_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # ours for a job, 5 s, is little beside other tests
     server = server_with_passwords(tmp_path, ADMIN, PASSWORD)
     server.start()
     try:
