@@ -42,7 +42,7 @@ def finish_training(config: RunConfig, store: Store) -> str:
     assert data.arrays is not None and settings.num_workers == 1
     batches = MemoryBatches(*data.arrays, settings.seed, settings.batch_size, 0, 1)
     network = build_classifier(settings, len(recipe.classes))
-    state = start_training(settings, network, network)
+    state = start_training(settings, network, network, data.class_shares(settings))
     history: History = []
 
     def on_epoch(done: int, metrics: dict[str, float]) -> None:

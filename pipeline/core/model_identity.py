@@ -42,7 +42,9 @@ OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class"})
 """Fields that choose the images: the images themselves are in the identity."""
 OF_MIXING = frozenset({"real_share", "separate_batch_norm"})
 """Fields that count for `train.data=mixed` only."""
-LATER = frozenset({"multi_crop", "filters", "sync_batch_norm", "ema_decay", "stored_size", "extra_images"})
+LATER = frozenset(
+    {"multi_crop", "filters", "sync_batch_norm", "ema_decay", "stored_size", "extra_images", "logit_adjustment"}
+)
 """Fields that came after the first models: in an identity only when they are not at their defaults, so that a model
 keeps the id it was made under."""
 

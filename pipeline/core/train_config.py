@@ -124,6 +124,9 @@ class TrainConfig(Frozen):
     """Bias-free cosine softmax, or a plain linear layer."""
     temperature: float = Field(0.1, gt=0)
     """tau of the cosine head."""
+    logit_adjustment: float = Field(0, ge=0, le=10)
+    """Strength of the classes' shares in the loss, so that frequent classes are not predicted more often; 1 undoes
+    them (balanced softmax), 0 is the plain cross-entropy."""
     augmentation: Literal["pytorch", "dino_multicrop"] = "pytorch"
     """RandomResizedCrop and horizontal flip, or DINO's colours on one global and several local crops."""
     min_crop_scale: float = Field(0.08, gt=0, le=1)

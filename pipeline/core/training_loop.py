@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.core.augment import Augmentation, PytorchAugmentation
@@ -136,7 +135,7 @@ def learn(
     with torch.autocast(labels.device.type, dtype, enabled=dtype is not None):
         logits = state.model(*crops)
     every_label = torch.cat([labels.repeat_interleave(len(crop) // len(labels)) for crop in crops])
-    loss = F.cross_entropy(logits.float(), every_label)
+    loss = state.loss(logits.float(), every_label)
     state.scaler.scale(loss / forwards).backward()
     return loss.detach(), (logits.detach()[: len(labels)].argmax(1) == labels).sum()
 

@@ -1,4 +1,4 @@
-"""All that a training changes: network, optimizer, loss scale, running mean; what a checkpoint holds."""
+"""All that a training changes, and its loss: network, optimizer, loss scale, running mean; what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pipeline.core.loss import build_loss
 from pipeline.core.optimizer import build_optimizer
 from pipeline.core.train_config import TrainConfig
 
@@ -28,6 +31,7 @@ class TrainingState:
         optimizer: of the network.
         scaler: multiplies the loss in float16, whose smallest gradients would be lost; else does nothing.
         average: running mean of the network, or None.
+        loss: of float32 logits [B, C] and labels int64 [B], a scalar.
     """
 
     network: nn.Module
@@ -35,6 +39,7 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: AveragedModel | None
+    loss: nn.Module
 
     @property
     def trained(self) -> nn.Module:
@@ -74,17 +79,24 @@ class TrainingState:
             self.average.load_state_dict(states["average"])
 
 
-def start_training(config: TrainConfig, network: nn.Module, model: nn.Module | None = None) -> TrainingState:
+def start_training(
+    config: TrainConfig,
+    network: nn.Module,
+    model: nn.Module | None = None,
+    class_shares: NDArray[np.float64] | None = None,
+) -> TrainingState:
     """The state before the first step.
 
     Args:
         config: of the training.
         network: on its device.
         model: the network in DDP; default: the network itself.
+        class_shares: of every class in the batches, float64 [C], for `logit_adjustment`; default: all alike.
     """
     average = None
     if config.ema_decay is not None:
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
     device = next(network.parameters()).device.type
     scaler = torch.amp.GradScaler(device, enabled=config.mixed_precision == "float16")
-    return TrainingState(network, model or network, build_optimizer(network, config), scaler, average)
+    loss = build_loss(config, class_shares).to(device)
+    return TrainingState(network, model or network, build_optimizer(network, config), scaler, average, loss)

@@ -19,7 +19,7 @@ from pipeline.core.image_set import each_summary, prefix_shards, set_totals, sha
 from pipeline.core.mixing import check_mixing
 from pipeline.core.real_folder import RealFolder
 from pipeline.core.recipe import Recipe
-from pipeline.core.train_config import FilterConfig
+from pipeline.core.train_config import FilterConfig, TrainConfig
 from pipeline.core.training_images import (
     Arrays,
     check_classes,
@@ -35,6 +35,8 @@ from pipeline.stages.image_streams import stream_dataset, stream_files
 if TYPE_CHECKING:
     from ray.data import Dataset
 
+UNEVEN = 1.5
+"""Images of the most frequent class over those of the rarest from which on a training says so."""
 logger = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class TrainingData:
     Args:
         num_images: usable images of an epoch.
         source: JSON-able, for the model's manifest.
+        class_counts: usable images of every class, int64 [classes].
         arrays: images and labels in memory, or None.
         real: of a mixed training the real images; all else is of the synthetic ones.
         files: of real images to stream, or None.
@@ -56,6 +59,7 @@ class TrainingData:
 
     num_images: int
     source: dict[str, Any]
+    class_counts: NDArray[np.int64]
     arrays: Arrays | None = None
     real: TrainingData | None = None
     files: RealFolder | None = None
@@ -63,6 +67,13 @@ class TrainingData:
     shard_size: int = 0
     left_out: NDArray[np.int64] = field(default_factory=NOTHING.copy)
     extra: NDArray[np.int64] = field(default_factory=NO_EXTRAS.copy)
+
+    def class_shares(self, settings: TrainConfig) -> NDArray[np.float64]:
+        """The share of every class in the batches, float64 [classes]; of a mixed training those of both its parts."""
+        shares: NDArray[np.float64] = self.class_counts / self.class_counts.sum()
+        if self.real is None:
+            return shares
+        return settings.real_share * self.real.class_shares(settings) + (1 - settings.real_share) * shares
 
     def stream(self, store: Store, config: RunConfig) -> Dataset:
         """The Ray dataset of the shards or files."""
@@ -80,9 +91,24 @@ def open_training_data(config: RunConfig, recipe: Recipe, store: Store) -> Train
         WorkError: a usable image cannot be decoded.
     """
     if config.train.data == "real":
-        return open_real_data(config, recipe)
-    synthetic = open_synthetic_data(config, recipe, store)
-    return mix(synthetic, open_real_data(config, recipe), config) if config.train.data == "mixed" else synthetic
+        data = open_real_data(config, recipe)
+    else:
+        data = open_synthetic_data(config, recipe, store)
+        if config.train.data == "mixed":
+            data = mix(data, open_real_data(config, recipe), config)
+    tell_shares(data.class_shares(config.train), config.train)
+    return data
+
+
+def tell_shares(shares: NDArray[np.float64], settings: TrainConfig) -> None:
+    """Log that classes are far from equally frequent, with what to do about it, unless that is done."""
+    ratio = shares.max() / shares.min()
+    if ratio > UNEVEN and settings.logit_adjustment == 0:
+        logger.info(
+            "train: the most frequent class has %.1f times the images of the rarest, and will be predicted more often; "
+            "--set train.logit_adjustment=1 takes that out",
+            ratio,
+        )
 
 
 def open_real_data(config: RunConfig, recipe: Recipe) -> TrainingData:
@@ -91,13 +117,14 @@ def open_real_data(config: RunConfig, recipe: Recipe) -> TrainingData:
     if folder is None:
         check_memory(len(recipe.classes) * config.images_per_class, 32, 32, config)
         images, labels = real_images(config)
-        return TrainingData(len(labels), {"real": config.classes}, arrays=(images, labels))
+        return TrainingData(len(labels), {"real": config.classes}, np.bincount(labels), arrays=(images, labels))
     source = {"real": folder.where, "fingerprint": folder.fingerprint, "fewer_images": folder.fewer}
+    counts = np.bincount(folder.labels)  # a folder has images of every class
     if config.train.ingest == "stream":
-        return TrainingData(len(folder), source, files=folder)
+        return TrainingData(len(folder), source, counts, files=folder)
     side = real_side(config)
     check_memory(len(folder), side, side, config)
-    return TrainingData(len(folder), source, arrays=folder_images(folder, side))
+    return TrainingData(len(folder), source, counts, arrays=folder_images(folder, side))
 
 
 def mix(synthetic: TrainingData, real: TrainingData, config: RunConfig) -> TrainingData:
@@ -144,14 +171,16 @@ def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> Trai
     left_out = NOTHING if selection is None else selection.left_out
     if stream:
         assert selection is not None
-        count = len(selection.labels)
-        return TrainingData(count, source, shards=shards, shard_size=shard_size, left_out=left_out, extra=extra)
+        counts = np.bincount(selection.labels)
+        return TrainingData(
+            len(selection.labels), source, counts, shards=shards, shard_size=shard_size, left_out=left_out, extra=extra
+        )
     whole = len(recipe.classes) * config.images_per_class + config.train.num_extra
     num_images = whole if selection is None else len(selection.labels)
     check_memory(num_images, config.recipe.width, config.recipe.height, config)
     images, labels = synthetic_images(store, shards, config, left_out, extra)
     check_classes(labels, recipe.classes.names)
-    return TrainingData(len(labels), source, arrays=(images, labels))
+    return TrainingData(len(labels), source, np.bincount(labels), arrays=(images, labels))
 
 
 def tell_left_out(selection: Selection, recipe: Recipe) -> dict[str, Any]:

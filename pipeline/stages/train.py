@@ -88,7 +88,7 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
     params = run_parameters(config, identity)
     with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run) as run:
         if data is not None:
-            weights_sha256 = fit(config, recipe, store, model_dir, data, run, watch)
+            weights_sha256 = fit(config, store, model_dir, data, run, watch)
             seen = {} if watch is None else {"validation": watch.validation_id}
             publish(config, recipe, store, model_dir, data, {"identity": identity, **seen}, weights_sha256)
         drop_checkpoints(store, model_dir)
@@ -102,7 +102,6 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
 
 def fit(
     config: RunConfig,
-    recipe: Recipe,
     store: Store,
     model_dir: str,
     data: TrainingData,
@@ -125,7 +124,7 @@ def fit(
             config=config,
             store=store,
             model_dir=model_dir,
-            num_classes=len(recipe.classes),
+            class_shares=data.class_shares(settings),
             num_images=data.num_images,
             shard_size=data.shard_size,
             arrays=None if data.arrays is None else ray.put(data.arrays),

@@ -52,7 +52,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train repeats each epoch's metrics there, from every worker
     torch.set_num_threads(config.torch_threads)
     rank = ray.train.get_context().get_world_rank()
-    network = build_classifier(config, job.num_classes)
+    network = build_classifier(config, len(job.class_shares))
     num_workers = ray.train.get_context().get_world_size()
     if config.data == "mixed" and config.separate_batch_norm:
         images = config.batch_size // num_workers // num_forwards(config, num_workers)
@@ -60,7 +60,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     if config.sync_batch_norm and num_workers > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     model = distribute(network)
-    state = start_training(config, network, model)
+    state = start_training(config, network, model, job.class_shares)
     history = restore(state)
     if rank == 0 and history:
         logger.info("train: going on after epoch %d of %d with %d workers", len(history), config.epochs, num_workers)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
@@ -41,7 +43,7 @@ class WorkerJob:
         config: of the run.
         store: the storage root.
         model_dir: of the model under the root.
-        num_classes: of the head.
+        class_shares: of every class in the batches, float64 [classes].
         num_images: of an epoch, before incomplete batches are dropped.
         shard_size: rows of a shard of the image set; 0 when nothing is streamed.
         arrays: images and labels in Ray's object store, or None when the images are streamed.
@@ -53,7 +55,7 @@ class WorkerJob:
     config: RunConfig
     store: Store
     model_dir: str
-    num_classes: int
+    class_shares: NDArray[np.float64]
     num_images: int
     shard_size: int
     arrays: ray.ObjectRef[Arrays] | None

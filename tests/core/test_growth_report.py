@@ -49,6 +49,7 @@ def test_the_config_is_what_a_training_reads(proposal: Proposal, tmp_path: Path)
     path.write_text(growth_config(proposal, CLASSES))
     config = load_config("fashion", [str(path)])
     assert config.images_per_class == 800 and config.train.extra_images == proposal.extra_images(CLASSES)
+    assert config.train.logit_adjustment == 1
 
 
 def test_the_comparison_costs_the_same_on_both_sides(proposal: Proposal) -> None:
@@ -59,7 +60,9 @@ def test_the_comparison_costs_the_same_on_both_sides(proposal: Proposal) -> None
     images = [10 * cell.config.images_per_class + cell.config.train.num_extra for cell in (uniform, targeted)]
     assert images == [16_000, 16_000] and len(plan.cells) == 2
     assert uniform.config.recipe == targeted.config.recipe == base.recipe
-    assert {cell.config.train.model_copy(update={"extra_images": ()}) for cell in plan.cells} == {base.train}
+    assert (uniform.config.train.logit_adjustment, targeted.config.train.logit_adjustment) == (0, 1)
+    same = {"extra_images": (), "logit_adjustment": 0.0}
+    assert {cell.config.train.model_copy(update=same) for cell in plan.cells} == {base.train}
 
 
 def test_the_advantage_is_what_the_laws_say_and_its_interval_may_say_less(proposal: Proposal) -> None:

@@ -35,6 +35,7 @@ def make_recipe(identity: str = "a") -> Recipe:
         ("ema_decay", 0.99),
         ("filters", FilterConfig(min_pixel_std=3)),
         ("extra_images", (("n02774152", 50),)),
+        ("logit_adjustment", 1.0),
     ],
 )
 def test_what_moves_the_result_changes_the_identity(field: str, value: Any) -> None:

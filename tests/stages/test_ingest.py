@@ -64,6 +64,33 @@ def test_the_source_names_the_extra_images_and_leaves_the_uniform_part_its_name(
     assert (source["extra"]["images"], source["extra"]["shards"], len(source["extra"]["sha256"])) == (12, 4, 64)
 
 
+@pytest.mark.parametrize("ingest", ["memory", "stream"])
+def test_the_classes_shares_are_those_of_the_images_that_are_trained_on(
+    grown: tuple[Store, RunConfig, Recipe], ingest: str
+) -> None:
+    store, config, recipe = grown
+    data = open_training_data(of_both(config, ingest=ingest), recipe, store)
+    of_set = (6 + np.array(EXTRA)) / 72
+    settings = config.train.model_copy(update={"real_share": 0.25})
+    assert data.class_shares(settings) == pytest.approx(0.25 * 0.1 + 0.75 * of_set)
+    assert open_training_data(config, recipe, store).class_shares(settings) == pytest.approx(of_set)
+
+
+def test_classes_far_from_equally_frequent_are_told_once_with_the_mend(
+    grown: tuple[Store, RunConfig, Recipe], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, config, recipe = grown
+    with caplog.at_level("INFO", logger="pipeline.stages.ingest"):
+        open_training_data(config, recipe, store)
+        adjusted = config.model_copy(update={"train": config.train.model_copy(update={"logit_adjustment": 1.0})})
+        open_training_data(adjusted, recipe, store)
+    (line,) = [line for line in caplog.messages if "most frequent" in line]
+    assert line == (
+        "train: the most frequent class has 2.5 times the images of the rarest, and will be predicted more often; "
+        "--set train.logit_adjustment=1 takes that out"
+    )
+
+
 def test_extra_images_that_are_not_made_are_an_input_error(grown: tuple[Store, RunConfig, Recipe]) -> None:
     store, config, recipe = grown
     more = ((recipe.classes.wnids[2], 13),)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from pipeline.core.artifact import MANIFEST, Store
+from pipeline.core.classes import load_class_table
 from pipeline.core.classifier import load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.train import read_metrics, root_cause, train
-from tests.image_sets import small_config, write_image_set
+from tests.finished_trainings import finish_training
+from tests.image_sets import small_config, write_extras, write_image_set
 
 
 def refuse_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +120,21 @@ def test_both_ingests_give_a_model_that_learns(ray_cluster: None, tmp_root: str,
     assert [line["images"] for line in metrics] == [576] * 8  # 600 images, 18 batches of 32
     assert metrics[-1]["accuracy"] > 0.55
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.5
+
+
+def test_the_loss_is_adjusted_by_the_shares_of_the_classes(ray_cluster: None, tmp_path: Path) -> None:
+    """Through Ray the same weights as from the bare loop, which are others than without the adjustment."""
+    extra = [0, 3, 9, *[0] * 7]
+    grown = {"extra_images": dict(zip(load_class_table("fashion_mnist").wnids, extra, strict=True))}
+    adjusted = small_config(images_per_class=6, engine_batch=4, num_workers=1, epochs=1, logit_adjustment=1, **grown)
+    plain = adjusted.model_copy(update={"train": adjusted.train.model_copy(update={"logit_adjustment": 0.0})})
+    bare, store = Store.open(str(tmp_path / "bare")), Store.open(str(tmp_path / "runs"))
+    for each in (bare, store):
+        write_image_set(adjusted, each)
+        write_extras(adjusted, each, extra)
+    expected = [read_metrics(bare, finish_training(config, bare))[-1]["loss"] for config in (adjusted, plain)]
+    found = read_metrics(store, train(adjusted, store)["model_dir"])[-1]["loss"]
+    assert found == pytest.approx(expected[0], rel=1e-3) and abs(found - expected[1]) > 0.01
 
 
 def test_a_mixed_training_publishes_a_plain_model_of_both_sources(ray_cluster: None, tmp_root: str) -> None:
