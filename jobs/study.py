@@ -83,8 +83,11 @@ def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: s
 def _human(outline: dict[str, Any]) -> str:
     hours = outline["training_hours"]
     known = "hours not known before the first training" if hours is None else f"about {hours:.1f} hours of training"
+    to_do = f"{outline['trainings_to_do']} to do now"
+    if outline["only_to_score"]:
+        to_do += f", of which {outline['only_to_score']} are trained already and only scored,"
     return (
-        f"study: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now "
+        f"study: {outline['cells']} cells, {outline['trainings']} trainings, {to_do} "
         f"on {outline['samples_to_train']:,} samples ({known}); {outline['images_to_make']:,} images to make"
     )
 

@@ -128,8 +128,12 @@ class Study:
         return [trial for trial in trials if trial[0] in kept]
 
     def outline(self, max_cells: int | None = None) -> dict[str, Any]:
-        """What is to do, JSON-able: cells, trainings, images, and hours from the rates that were measured here."""
+        """What is to do, JSON-able: cells, trainings, images, and hours from the rates that were measured here.
+
+        A model that is there already, of another study or of `jobs.train`, is only scored.
+        """
         trials = self.missing(max_cells)
+        untrained = [trial for trial in trials if not self.store.exists(f"{self.models[trial]}/{MANIFEST}")]
         to_make = 0
         for config in self._image_sets(trials):
             manifest = f"{self.recipe_of(config).images_dir}/manifest.json"
@@ -138,7 +142,7 @@ class Study:
         samples = sum(
             cell.config.train.epochs
             * (cell.config.images_per_class * len(self.recipe_of(cell.config).classes) + cell.config.train.num_extra)
-            for cell, _ in trials
+            for cell, _ in untrained
         )
         rates = [line["train_images_per_s"] for line in self.results.values()]
         rate = statistics.median(rates) * num_slots(self.plan.cells[0].config.train) if rates else None
@@ -146,6 +150,7 @@ class Study:
             "cells": len(self.plan.cells),
             "trainings": len(self.plan.trials()),
             "trainings_to_do": len(trials),
+            "only_to_score": len(trials) - len(untrained),
             "images_to_make": to_make,
             "samples_to_train": samples,
             "training_hours": None if rate is None else samples / rate / 3600,

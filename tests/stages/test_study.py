@@ -194,6 +194,15 @@ def test_the_outline_counts_what_is_missing_and_hours_from_measured_rates(stages
     assert 0 < after["training_hours"] <= after["samples_to_train"] / 50 / 3600
 
 
+def test_models_of_others_are_counted_as_only_to_score(stages: Stages, store: Store) -> None:
+    run(store, max_cells=1)
+    elsewhere = Study(plan_study(SETTINGS, small_config()), plan_study(SETTINGS, small_config()), store, "other")
+    elsewhere.open_test_sets(lambda _: None)
+    outline = elsewhere.outline()
+    assert (outline["trainings_to_do"], outline["only_to_score"]) == (10, 2)
+    assert outline["samples_to_train"] == study(store).outline()["samples_to_train"]
+
+
 def scored_on(test_set: Path | str, **sets: str) -> RunConfig:
     settings = EvaluateConfig.model_validate({"test_set": str(test_set), "test_sets": sets})
     return small_config().model_copy(update={"evaluate": settings})
