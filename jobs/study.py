@@ -19,6 +19,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.recipe import Recipe
 from pipeline.core.study_config import load_study
 from pipeline.core.study_plan import StudyPlan, plan_study
+from pipeline.core.study_report import outline_text
 
 
 @click.command(help=__doc__)
@@ -57,9 +58,9 @@ def main(
     if job.dry_run:
         lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in chosen.cells]
         costs, table = _costs(chosen, found.recipe_of, cluster) if cluster else (None, "")
-        job.finish("\n".join([_human(outline), *lines, table]), {**outline, "costs": costs})
+        job.finish("\n".join([f"study: {outline_text(outline)}", *lines, table]), {**outline, "costs": costs})
         return
-    click.echo(_human(outline))
+    click.echo(f"study: {outline_text(outline)}")
     found.run(say=lambda line: click.echo(f"study: {line}"), max_cells=max_cells, slots=slots)
     table = found.write_table()
     folder = job.store.uri(found.directory)
@@ -78,18 +79,6 @@ def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: s
 
     rows = study_costs(plan, planned)
     return rows, costs_markdown(rows, total_costs(plan, planned))
-
-
-def _human(outline: dict[str, Any]) -> str:
-    hours = outline["training_hours"]
-    known = "hours not known before the first training" if hours is None else f"about {hours:.1f} hours of training"
-    to_do = f"{outline['trainings_to_do']} to do now"
-    if outline["only_to_score"]:
-        to_do += f", of which {outline['only_to_score']} are trained already and only scored,"
-    return (
-        f"study: {outline['cells']} cells, {outline['trainings']} trainings, {to_do} "
-        f"on {outline['samples_to_train']:,} samples ({known}); {outline['images_to_make']:,} images to make"
-    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pipeline.core.run_plan import find_cluster, load_clusters
 from pipeline.core.scaling_law import MIN_SIZES
 from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_plan import plan_study
+from pipeline.core.study_report import outline_text
 
 
 def grid_study(
@@ -82,10 +83,7 @@ def main(
     found = Study(plan, plan, job.store, f"scaling-{name}")
     found.open_test_sets(lambda line: click.echo(f"scaling: {line}"), must_be_there=not job.dry_run)
     outline = found.outline()
-    click.echo(
-        f"scaling: {outline['cells']} cells, {outline['trainings']} trainings, {outline['trainings_to_do']} to do now; "
-        f"{outline['images_to_make']:,} images to make"
-    )
+    click.echo(f"scaling: {outline_text(outline)}")
     if job.dry_run:
         job.finish("\n".join(f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in plan.cells), outline)
         return

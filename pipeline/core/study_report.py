@@ -8,7 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.study_config import PaperFigure
@@ -216,3 +216,16 @@ def _number(label: str) -> float | None:
         return float(label)
     except ValueError:
         return None
+
+
+def outline_text(outline: Mapping[str, Any]) -> str:
+    """`pipeline.stages.study.Study.outline` as a line for people."""
+    to_do = f"{outline['trainings_to_do']} to do now"
+    if outline["only_to_score"]:
+        to_do += f" ({outline['only_to_score']} of them are trained already and only scored)"
+    hours = outline["training_hours"]
+    known = "hours not known before the first training" if hours is None else f"about {hours:.1f} hours of training"
+    return (
+        f"{outline['cells']} cells, {outline['trainings']} trainings, {to_do} on "
+        f"{outline['samples_to_train']:,} samples ({known}); {outline['images_to_make']:,} images to make"
+    )

@@ -24,6 +24,7 @@ from pipeline.core.recipe import resolve_recipe
 from pipeline.core.report_identity import report_identity
 from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
+from pipeline.core.study_report import outline_text
 from pipeline.core.test_set_opening import open_test_sets
 from pipeline.stages import study as module
 from pipeline.stages.run_handle import RunHandle
@@ -201,6 +202,7 @@ def test_models_of_others_are_counted_as_only_to_score(stages: Stages, store: St
     outline = elsewhere.outline()
     assert (outline["trainings_to_do"], outline["only_to_score"]) == (10, 2)
     assert outline["samples_to_train"] == study(store).outline()["samples_to_train"]
+    assert "10 to do now (2 of them are trained already and only scored) on 1,280 samples" in outline_text(outline)
 
 
 def scored_on(test_set: Path | str, **sets: str) -> RunConfig:

@@ -32,7 +32,7 @@ def test_dry_run_says_what_is_to_do_and_writes_nothing(run, tmp_path: Path) -> N
     sizes = ["--size", "100", "--size", "200", "--size", "400", "--lengths", "fashion"]
     code, out, err = run("tune.scaling", *words, *sizes, "--dry-run")
     assert code == 0, err
-    assert "9 cells, 27 trainings, 27 to do now; 8,000 images to make" in out
+    assert "9 cells, 27 trainings, 27 to do now on 1,260,000 samples" in out and "; 8,000 images to make" in out
     assert "c, d_c=200: 20 epochs" in out and not (tmp_path / "runs").exists()
 
 
