@@ -35,7 +35,7 @@ from pipeline.stages.image_streams import stream_dataset, stream_files
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-UNEVEN = 1.5
+UNEVEN = 2
 """Images of the most frequent class over those of the rarest from which on a training says so."""
 logger = logging.getLogger(__name__)
 
