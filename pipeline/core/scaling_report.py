@@ -67,9 +67,9 @@ def advice(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     """The best recipe at every budget from the smallest measured size on, doubling, and how sure that is.
 
     Returns:
-        Dicts with images, best (name), accuracy, runner_up (name or None), `sure` (share of resampled laws in which
-        the best one leads the runner-up; None without one, or with one seed) and `measured` (whether the budget lies
-        within what was measured).
+        Dicts with images, best (name), accuracy (of its fitted law), runner_up (name or None), `sure` (share of draws
+        of resampled laws in which the best one leads all others; None without others, or with one seed) and `measured`
+        (whether the budget lies within what was measured).
     """
     made = [curve for curve in curves if curve.name != REAL]
     if not made:
@@ -79,12 +79,10 @@ def advice(curves: Sequence[Curve]) -> list[dict[str, Any]]:
     found = []
     while images <= most * 2**BUDGET_DOUBLINGS:
         at = float(images)
-        ranked = sorted(made, key=lambda curve: -curve.fit.law.accuracy(at))
-        best, other = ranked[0], ranked[1] if len(ranked) > 1 else None
-        sure = None
-        if other is not None and min(len(best.fit.resampled), len(other.fit.resampled)) > 1:  # one seed: no spread
-            pairs = zip(best.fit.resampled, other.fit.resampled, strict=False)
-            sure = float(np.mean([one.accuracy(at) > two.accuracy(at) for one, two in pairs]))
+        leads = _leads(made, at)
+        ranked = sorted(range(len(made)), key=lambda row: (-leads[row], -made[row].fit.law.accuracy(at)))
+        best, other = made[ranked[0]], made[ranked[1]] if len(ranked) > 1 else None
+        sure = (leads[ranked[0]] or None) if other else None
         found.append(
             {
                 "images": images,
@@ -97,6 +95,19 @@ def advice(curves: Sequence[Curve]) -> list[dict[str, Any]]:
         )
         images *= 2
     return found
+
+
+def _leads(curves: Sequence[Curve], images: float) -> list[float]:
+    """In which share of the draws of resampled laws each curve is the best of all; zeros with one seed: no spread.
+
+    The laws that fit best alone may put first what most draws put second: with few sizes a floor is hardly known.
+    """
+    draws = min(len(curve.fit.resampled) for curve in curves)
+    if draws < 2:
+        return [0.0] * len(curves)
+    accuracies = [[law.accuracy(images) for law in curve.fit.resampled[:draws]] for curve in curves]
+    first = np.argmax(accuracies, axis=0)
+    return [float(np.mean(first == row)) for row in range(len(curves))]
 
 
 def all_crossings(curves: Sequence[Curve]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from pipeline.core.scaling_law import ScalingLaw, fit_scaling_law
+from pipeline.core.scaling_law import ScalingFit, ScalingLaw, fit_scaling_law
 from pipeline.core.scaling_report import REAL, Curve, advice, all_crossings, curve_facts, scaling_markdown, scaling_png
 
 FAST, SLOW = ScalingLaw(0.10, 0.3, 0.8, 1000), ScalingLaw(0.15, 0.2, 0.3, 1000)
@@ -48,6 +48,16 @@ def test_the_advice_takes_the_best_at_each_budget_and_changes_at_the_crossing() 
         if abs(gap) > 0.02:
             assert line["best"] == ("late" if gap > 0 else "early") and line["sure"] > 0.9
     assert {line["best"] for line in lines} == {"late", "early"}
+
+
+def test_what_most_draws_put_first_is_taken_though_the_best_fit_says_otherwise() -> None:
+    better, middle, worse = (ScalingLaw(0.1, amplitude, 0.5, 1000) for amplitude in (0.20, 0.21, 0.25))
+    measured = {size: [0.5, 0.5] for size in SIZES}
+    lucky = Curve("lucky", ScalingFit(better, (worse, worse, worse, better), measured))
+    steady = Curve("steady", ScalingFit(middle, (middle,) * 4, measured))
+    assert {(line["best"], line["runner_up"], line["sure"]) for line in advice([lucky, steady])} == {
+        ("steady", "lucky", 0.75)
+    }
 
 
 def test_one_seed_has_no_spread_to_be_sure_by() -> None:
