@@ -47,6 +47,15 @@ def test_an_epoch_streams_exactly_the_images_that_memory_holds_and_the_next_one_
     assert len({label for label, _ in epochs[0][:15]}) > 4  # a batch mixes the classes
 
 
+def test_a_task_reads_and_decodes_one_whole_shard(
+    ray_cluster: None, image_set: tuple[Store, RunConfig, Recipe]
+) -> None:
+    """Shards cut into blocks are decoded by tasks of their own, on half of the CPUs, while reading keeps the others."""
+    store, config, recipe = image_set
+    blocks = open_training_data(config, recipe, store).stream(store, config).iterator().iter_batches(batch_size=None)
+    assert sorted(len(block["label"]) for block in blocks) == [10, 20, 20, 20, 20]
+
+
 def test_a_row_that_cannot_be_decoded_names_its_own_shard(image_set: tuple[Store, RunConfig, Recipe]) -> None:
     store, _, recipe = image_set
     tables = []
