@@ -50,7 +50,7 @@ def test_an_epoch_streams_exactly_the_images_that_memory_holds_and_the_next_one_
 def test_a_task_reads_and_decodes_one_whole_shard(
     ray_cluster: None, image_set: tuple[Store, RunConfig, Recipe]
 ) -> None:
-    """Shards cut into blocks are decoded by tasks of their own, on half of the CPUs, while reading keeps the others."""
+    """Of shards cut into blocks Ray Data makes two kinds of tasks that share the CPUs."""
     store, config, recipe = image_set
     blocks = open_training_data(config, recipe, store).stream(store, config).iterator().iter_batches(batch_size=None)
     assert sorted(len(block["label"]) for block in blocks) == [10, 20, 20, 20, 20]
