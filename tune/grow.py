@@ -55,7 +55,7 @@ def main(
     if not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"--name {name!r} becomes a folder: use letters, digits, - and _")
     template = recipe or own_template(job)
-    plan = plan_study(grid_study((template,), sizes, seeds, lengths), job.config)
+    plan = plan_study(grid_study((template,), sizes, seeds, lengths), job.config, given=job.overrides)
     trainings = {
         cell.config.images_per_class: [cell.trial(seed) for seed in plan.seeds] for _, cell in plan.axes[template]
     }

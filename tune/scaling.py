@@ -75,7 +75,7 @@ def main(
     chosen = recipes or (own_template(job),)
     size = job.config.images_per_class
     study = grid_study(chosen, sizes or (size, 2 * size, 4 * size, 8 * size), seeds, lengths, twins)
-    plan = plan_study(study, job.config)
+    plan = plan_study(study, job.config, given=job.overrides)
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
     from pipeline.stages.scaling import fit_study
     from pipeline.stages.study import Study

@@ -41,9 +41,10 @@ class StudyConfig(Frozen):
     """KEY=VALUE words laid over the preset for every cell and every twin, e.g. `train=@paper_rn50`; what the command
     line sets wins over them."""
     lengths: dict[int, list[str]] = Field({})
-    """Images per class -> KEY=VALUE words of a training on that many, e.g. epochs; other sizes keep the preset's."""
+    """Images per class -> KEY=VALUE words of a training on that many, e.g. epochs; other sizes keep the preset's. What
+    the command line sets wins over them."""
     axes: dict[str, dict[str, list[str]]] = Field(min_length=1)
-    """Axis -> label -> KEY=VALUE words laid over the preset. The words win over the preset and over `lengths`."""
+    """Axis -> label -> KEY=VALUE words laid over the preset. The words win over all else, the command line too."""
     twins: bool = True
     """Train a twin on as many real images for every size of the axes."""
     twin_sizes: list[int] | None = None

@@ -83,18 +83,18 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = (), gi
         study: what to vary.
         base: the run all cells start from.
         only: axes to keep, each `AXIS` or `AXIS=LABEL`; none keeps all.
-        given: KEY=VALUE words of the command line, which win over `study.base`.
+        given: KEY=VALUE words of the command line, which win over `study.base` and `study.lengths`.
 
     Raises:
         InputError: an unknown axis, or words that make no valid run.
     """
     base = with_overrides(base, [*study.base, *given])
     layout = {
-        axis: [(label, _cell_config(study, base, words)) for label, words in settings.items()]
+        axis: [(label, _cell_config(study, base, given, words)) for label, words in settings.items()]
         for axis, settings in _kept(study, only).items()
     }
     if study.twins and not (study.needs_real_data and base.train.real_data is None):
-        layout[TWIN_AXIS] = _twins(study, base, layout)
+        layout[TWIN_AXIS] = _twins(study, base, given, layout)
     places: dict[RunConfig, list[tuple[str, str]]] = {}
     for axis, pairs in layout.items():
         for label, config in pairs:
@@ -117,7 +117,10 @@ def _of_a_twin(config: RunConfig) -> dict[str, Any]:
 
 
 def _twins(
-    study: StudyConfig, base: RunConfig, layout: Mapping[str, Sequence[tuple[str, RunConfig]]]
+    study: StudyConfig,
+    base: RunConfig,
+    given: Sequence[str],
+    layout: Mapping[str, Sequence[tuple[str, RunConfig]]],
 ) -> list[tuple[str, RunConfig]]:
     """(label, run) of the real twin of every setting, equal ones once, small ones first.
 
@@ -131,7 +134,7 @@ def _twins(
             wanted = config.train.data != "real" and (study.twin_sizes is None or size in study.twin_sizes)
             if not wanted or config.train.extra_images or any(_of_a_twin(twin) == alike for _, twin in found):
                 continue
-            usual = _of_a_twin(_cell_config(study, base, [f"images_per_class={size}"]))
+            usual = _of_a_twin(_cell_config(study, base, given, [f"images_per_class={size}"]))
             name = f"{size} per class" + ("" if alike == usual else f", as {axis}={label}")
             train = alike["train"].model_copy(update={"seed": config.train.seed})
             found.append((name, base.model_copy(update={**alike, "train": train})))
@@ -160,8 +163,8 @@ def _kept(study: StudyConfig, only: Sequence[str]) -> dict[str, dict[str, list[s
     return kept or study.axes
 
 
-def _cell_config(study: StudyConfig, base: RunConfig, words: Iterable[str]) -> RunConfig:
-    """Preset < length of its size < the cell's own words; with the first seed."""
+def _cell_config(study: StudyConfig, base: RunConfig, given: Sequence[str], words: Iterable[str]) -> RunConfig:
+    """Preset < length of its size < the command line < the cell's own words; with the first seed."""
     words = [*words, f"train.seed={study.seeds[0]}"]
     size = with_overrides(base, words).images_per_class
-    return with_overrides(base, [*study.lengths.get(size, []), *words])
+    return with_overrides(base, [*study.lengths.get(size, []), *given, *words])

@@ -135,6 +135,13 @@ def test_the_command_line_wins_over_the_base_of_a_study_and_a_cell_over_both() -
     assert found["a=x"] == (7, 0.5) and found["a=y"] == (3, 0.5)
 
 
+def test_the_command_line_wins_over_the_length_of_a_size_in_a_cell_and_its_twin() -> None:
+    study = StudyConfig(lengths={200: ["train.epochs=9", "train.num_workers=1"]}, axes={"a": {"x": []}})
+    plan = plan_study(study, BASE, given=["train.epochs=7"])
+    found = {cell.name: (cell.config.train.epochs, cell.config.train.num_workers) for cell in plan.cells}
+    assert found == {"a=x": (7, 1), "real=200 per class": (7, 1)}
+
+
 def test_words_of_a_cell_win_over_the_length_of_its_size() -> None:
     study = StudyConfig(lengths={200: ["train.epochs=9"]}, axes={"epochs": {"own": ["train.epochs=3"], "kept": []}})
     plan = plan_study(study, BASE)

@@ -49,7 +49,8 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     write_image_set(uniform, store)
     assert generate(uniform, store)["images_made"] == 0  # nothing but the manifest
     finish_grid(config, config.recipe.template, (4, 8, 32), store)
-    sizes = ["--size", "4", "--size", "8", "--size", "32", "--seeds", "2"]
+    (tmp_path / "lengths.yaml").write_text("lengths: {4: [train.epochs=9]}\naxes: {a: {x: []}}\n")  # --set wins over it
+    sizes = ["--size", "4", "--size", "8", "--size", "32", "--seeds", "2", "--lengths", str(tmp_path / "lengths.yaml")]
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
     assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 32
     folder = tmp_path / "runs" / "studies" / "growth-default"

@@ -36,6 +36,14 @@ def test_dry_run_says_what_is_to_do_and_writes_nothing(run, tmp_path: Path) -> N
     assert "c, d_c=200: 20 epochs" in out and not (tmp_path / "runs").exists()
 
 
+def test_set_wins_over_the_lengths_of_a_study(run, tmp_path: Path) -> None:
+    words = ["--preset", "fashion", "--root", str(tmp_path / "runs"), "--no-twins", "--dry-run", "--lengths", "fashion"]
+    sizes = ["--size", "200", "--size", "400", "--size", "800"]
+    code, out, err = run("tune.scaling", *words, *sizes, "--set", "train.epochs=5")
+    assert code == 0, err
+    assert out.count(": 5 epochs") == 3
+
+
 def test_without_twins_only_the_recipes_are_trained(run, tmp_path: Path) -> None:
     words = ["--preset", "fashion", "--root", str(tmp_path / "runs"), "--recipe", "c", "--no-twins", "--dry-run"]
     code, out, err = run("tune.scaling", *words, "--size", "100", "--size", "200", "--size", "400")
