@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,3 +102,15 @@ def start_training(
     scaler = torch.amp.GradScaler(device, enabled=config.mixed_precision == "float16")
     loss = build_loss(config, class_shares).to(device)
     return TrainingState(network, model or network, build_optimizer(network, config), scaler, average, loss)
+
+
+@contextmanager
+def ddp_options() -> Iterator[dict[str, Any]]:
+    """Keyword arguments of `DistributedDataParallel`, which is to be made inside.
+
+    Buffers are not broadcast in every step: all workers start with the same ones, and rank 0's are those that are kept.
+    """
+    with warnings.catch_warnings():
+        # torch 2.15 renames the option, and the new name is unknown to the oldest torch that is allowed.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        yield {"gradient_as_bucket_view": True, "broadcast_buffers": False}

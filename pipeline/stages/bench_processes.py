@@ -11,6 +11,7 @@ from threading import BrokenBarrierError
 from typing import TYPE_CHECKING
 
 from pipeline.core.config import RunConfig
+from pipeline.core.machine import end_with_parent
 from pipeline.core.model_source import local_model_dir
 from pipeline.stages.bench_sides import Batch, Measured, all_batches, call_pipeline
 
@@ -95,6 +96,7 @@ def _in_processes(config: RunConfig, load: Callable[[RunConfig], Draw]) -> Measu
 def _inherit(barrier: Barrier) -> None:
     global _barrier  # noqa: PLW0603 - the only way from a pool's initializer to its tasks
     _barrier = barrier
+    end_with_parent()
 
 
 def _share(config: RunConfig, load: Callable[[RunConfig], Draw], batches: list[Batch]) -> Span:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
 from pipeline.core.image_batches import MemoryBatches
 from pipeline.core.image_set import read_columns
-from pipeline.core.machine import usable_cpus
+from pipeline.core.machine import end_with_parent, usable_cpus
 from pipeline.core.training_images import COLUMNS, decode_rows, stored_side, synthetic_images
+from pipeline.stages.bench_group import run_group
 from pipeline.stages.bench_sides import Measured
 from pipeline.stages.bench_train_set import BenchSet
 
@@ -62,7 +60,7 @@ def run_bare_decode(data: BenchSet) -> Measured:
     count = usable_cpus()
     shards = data.shards
     began = time.perf_counter()
-    with multiprocessing.get_context("forkserver").Pool(count) as pool:
+    with multiprocessing.get_context("forkserver").Pool(count, initializer=end_with_parent) as pool:
         pool.map(_warm, range(count), chunksize=1)
         started = time.perf_counter()
         images = sum(pool.starmap(_decode_shard, [(data, shard) for shard in shards], chunksize=1))
@@ -93,44 +91,20 @@ Loop = Callable[[BenchSet, str, int, Any], Epochs]
 
 def _in_group(data: BenchSet, loop: Loop, source: str) -> Measured:
     began = time.perf_counter()
-    count = data.config.train.num_workers
-    with tempfile.TemporaryDirectory(prefix="synthclones-bench-") as directory:
-        meeting = Path(directory) / "meeting"
-        context = multiprocessing.get_context("spawn")  # daemons of a forkserver may not have DataLoader's children
-        queue = context.SimpleQueue()
-        processes = [
-            context.Process(target=_member, args=(rank, meeting, data, loop, source, queue)) for rank in range(count)
-        ]
-        for process in processes:
-            process.start()
-        epochs: Epochs = queue.get()
-        for process in processes:
-            process.join()
-    if not epochs:
-        raise WorkError("a process of torch.distributed failed; its error stands above")
+    settings = data.config.train
+    backend = "nccl" if settings.device == "cuda" else "gloo"
+    epochs = run_group(settings.num_workers, backend, _run_loop, data, loop, source)
     return Measured(timed_rate(epochs), time.perf_counter() - began)
 
 
-def _member(rank: int, meeting: Path, data: BenchSet, loop: Loop, source: str, queue: Any) -> None:
+def _run_loop(rank: int, data: BenchSet, loop: Loop, source: str) -> Epochs:
     import torch
-    import torch.distributed as dist
 
-    settings = data.config.train
-    torch.set_num_threads(settings.torch_threads)
-    cuda = settings.device == "cuda"
+    torch.set_num_threads(data.config.train.torch_threads)
+    cuda = data.config.train.device == "cuda"
     if cuda:
         torch.cuda.set_device(rank)
-    dist.init_process_group(
-        "nccl" if cuda else "gloo", init_method=meeting.as_uri(), rank=rank, world_size=settings.num_workers
-    )
-    try:
-        epochs = loop(data, source, rank, torch.device("cuda", rank) if cuda else torch.device("cpu"))
-    except BaseException:
-        queue.put([])  # the parent waits for it
-        raise
-    if rank == 0:
-        queue.put(epochs)
-    dist.destroy_process_group()
+    return loop(data, source, rank, torch.device("cuda", rank) if cuda else torch.device("cpu"))
 
 
 def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
@@ -138,7 +112,7 @@ def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
 
     from pipeline.core.classifier import build_classifier
     from pipeline.core.training_loop import run_epochs
-    from pipeline.core.training_state import start_training
+    from pipeline.core.training_state import ddp_options, start_training
 
     config, settings = data.config, data.config.train
     images, labels = synthetic_images(data.store, data.shards, config)
@@ -148,9 +122,8 @@ def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
         batches = OneBatch(first_images, first_labels, batches.steps_per_epoch)
     epochs: Epochs = []
     network = build_classifier(settings, len(data.recipe.classes)).to(device)
-    model = DistributedDataParallel(
-        network, [device] if device.type == "cuda" else None, gradient_as_bucket_view=True, broadcast_buffers=False
-    )
+    with ddp_options() as options:
+        model = DistributedDataParallel(network, [device] if device.type == "cuda" else None, **options)
     state = start_training(settings, network, model)
     run_epochs(settings, state, batches, device, 0, lambda _, done: epochs.append((done["images"], time.time())))
     return epochs

@@ -7,7 +7,6 @@ import logging
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +28,7 @@ from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.separate_batch_norm import separate_batch_norms
 from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_loop import EpochMetrics, run_epochs
-from pipeline.core.training_state import TrainingState, start_training
+from pipeline.core.training_state import TrainingState, ddp_options, start_training
 from pipeline.core.validation import validate
 from pipeline.stages.image_streams import StreamBatches, StreamPasses
 from pipeline.stages.progress import duration
@@ -81,16 +80,9 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
 
 
 def distribute(network: nn.Module) -> nn.Module:
-    """The network on this worker's device, in DDP when there are more workers.
-
-    Buffers are not broadcast in every step: all workers start with the same ones, and rank 0's are those that are kept.
-    """
-    with warnings.catch_warnings():
-        # torch 2.15 renames the option, and the new name is unknown to the oldest torch that is allowed.
-        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
-        model: nn.Module = ray.train.torch.prepare_model(
-            network, parallel_strategy_kwargs={"gradient_as_bucket_view": True, "broadcast_buffers": False}
-        )
+    """The network on this worker's device, in DDP when there are more workers."""
+    with ddp_options() as options:
+        model: nn.Module = ray.train.torch.prepare_model(network, parallel_strategy_kwargs=options)
     return model
 
 
