@@ -18,7 +18,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from pipeline.core.artifact import Store, read_manifest
+from pipeline.core.artifact import Store, read_manifest, sha256_bytes
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
 from pipeline.core.separate_batch_norm import plain_state
@@ -90,6 +90,7 @@ class TrainedClassifier:
         class_names: short names in label order.
         wnids: WNIDs in label order.
         manifest: of the model's directory.
+        weights_sha256: of the file of weights.
     """
 
     model: nn.Module
@@ -97,6 +98,7 @@ class TrainedClassifier:
     class_names: list[str]
     wnids: list[str]
     manifest: dict[str, Any]
+    weights_sha256: str
 
 
 def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
@@ -111,7 +113,8 @@ def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
     train = TrainConfig.model_validate(settings["train"])
     model = build_classifier(train, len(settings["wnids"]))
     try:
-        model.load_state_dict(load_safetensors(store.read_bytes(f"{model_dir}/{WEIGHTS}")))
+        weights = store.read_bytes(f"{model_dir}/{WEIGHTS}")
+        model.load_state_dict(load_safetensors(weights))
     except FileNotFoundError as error:
         raise InputError(
             f"{store.uri(model_dir)} has no {WEIGHTS}; remove the directory and run jobs.train again"
@@ -121,4 +124,5 @@ def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
             f"{store.uri(model_dir)}/{WEIGHTS} is damaged ({str(error).splitlines()[0]}); "
             "remove the directory and run jobs.train again"
         ) from error
-    return TrainedClassifier(model.eval(), train, settings["class_names"], settings["wnids"], manifest)
+    names = {"class_names": settings["class_names"], "wnids": settings["wnids"]}
+    return TrainedClassifier(model.eval(), train, **names, manifest=manifest, weights_sha256=sha256_bytes(weights))

@@ -14,8 +14,9 @@ from pipeline.core.comparison import compare_pair, comparison_markdown
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.identity import ID_LENGTH, content_hash
+from pipeline.core.kept_scores import kept_scores
 from pipeline.core.metrics import Scores
-from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets
+from pipeline.core.scoring import check_device, check_sizes, main_set
 from pipeline.core.test_set_opening import open_test_sets
 
 Say = Callable[[str], object]
@@ -56,7 +57,7 @@ def compare(config: RunConfig, store: Store, settings: Sequence[Sequence[str]], 
             )
     scores: dict[str, Scores] = {}
     for path, model in loaded.items():
-        scores[path] = score_sets(model, {main: sets[main]}, config.evaluate).main
+        scores[path] = kept_scores(store, model, {main: sets[main]}, config.evaluate)[0].main
         say(f"compare: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores[path].top1:.4f}")
     correct = [np.stack([scores[path].correct for path in seeds]) for seeds in settings]
     labels = next(iter(scores.values())).labels

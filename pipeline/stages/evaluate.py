@@ -15,13 +15,14 @@ from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
+from pipeline.core.kept_scores import keep_counts, kept_counts, kept_scores
 from pipeline.core.model_identity import GROUPS, model_directory, model_identity
 from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
 from pipeline.core.report_content import build_report, report_plots
 from pipeline.core.report_identity import report_identity
 from pipeline.core.robustness import CorruptionCounts, check_corruptions, count_corrupted, robustness
-from pipeline.core.scoring import check_device, check_sizes, main_set, score_sets, threads
+from pipeline.core.scoring import check_device, check_sizes, main_set, threads
 from pipeline.core.set_scores import set_verdict
 from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
 from pipeline.core.tracking_uri import ui_command
@@ -115,8 +116,8 @@ def evaluate(
             done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
             _track(run, done["config"], store.read_json(done["metrics"]), {}, store.read_bytes(done["report"]))
             return {**done, "main": main, "missing_test_sets": missing}
-        scored = [_scored(path, model, sets, config, say) for path, model in models.items()]
-        corrupted = _corrupted(models, sets[main], config, say)
+        scored = [_scored(path, model, sets, config, store, say) for path, model in models.items()]
+        corrupted = _corrupted(models, sets[main], config, store, say)
         images = sets[main].images
         metrics = {
             "test_set": {"name": images.name, "images": len(images), "fingerprint": images.fingerprint},
@@ -175,27 +176,33 @@ def _about(one: OpenSet, scored: Sequence[ScoredModel], name: str) -> dict[str, 
 
 
 def _corrupted(
-    models: Mapping[str, TrainedClassifier], one: OpenSet, config: RunConfig, say: Say
+    models: Mapping[str, TrainedClassifier], one: OpenSet, config: RunConfig, store: Store, say: Say
 ) -> list[tuple[str, str, CorruptionCounts]] | None:
     settings = config.evaluate
     if not settings.corruptions.names:
         return None
-    networks = {path: model.model.to(settings.device).eval() for path, model in models.items()}
+    counts = {path: kept_counts(store, model, one, settings) for path, model in models.items()}
+    networks = {path: models[path].model.to(settings.device).eval() for path, kept in counts.items() if kept is None}
     size = next(iter(models.values())).train.input_size
-    with torch.inference_mode(), threads(settings.torch_threads):
-        counts = count_corrupted(networks, one.images, settings, size, say)
-    return [(model.train.data, _name(path), counts[path]) for path, model in models.items()]
+    if networks:
+        with torch.inference_mode(), threads(settings.torch_threads):
+            new = count_corrupted(networks, one.images, settings, size, say)
+        for path, found in new.items():
+            keep_counts(store, models[path], one, settings, found)
+        counts |= new
+    return [(models[path].train.data, _name(path), found) for path, found in counts.items() if found is not None]
 
 
 def _scored(
-    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, say: Say
+    path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, store: Store, say: Say
 ) -> ScoredModel:
     start = time.monotonic()
-    scores = score_sets(model, sets, config.evaluate)
+    scores, kept = kept_scores(store, model, sets, config.evaluate)
     count = sum(len(one.images) for one in sets.values())
+    speed = "scored before" if kept else f"{count / (time.monotonic() - start):.0f} images/s"
     say(
         f"evaluate: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores.main.top1:.4f} on "
-        f"{scores.main.count} images, {count / (time.monotonic() - start):.0f} images/s"
+        f"{scores.main.count} images, {speed}"
     )
     return ScoredModel(
         model_id=_name(path),

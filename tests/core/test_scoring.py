@@ -40,7 +40,7 @@ def opened(name: str, logits: np.ndarray, labels: list[int], overlap: list[int],
 @pytest.fixture
 def trained() -> TrainedClassifier:
     names = [str(label) for label in range(NUM_CLASSES)]
-    return TrainedClassifier(FirstPixels(), TrainConfig(input_size=16), names, names, {})
+    return TrainedClassifier(FirstPixels(), TrainConfig(input_size=16), names, names, {}, "ab" * 32)
 
 
 def test_every_set_is_scored_by_its_own_rule(trained: TrainedClassifier) -> None:

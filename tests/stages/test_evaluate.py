@@ -18,6 +18,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.identity import image_id
 from pipeline.core.schema import IMAGE_SCHEMA
+from pipeline.core.scoring import score_sets
 from pipeline.core.train_config import TrainConfig
 from pipeline.stages.evaluate import evaluate
 
@@ -216,6 +217,45 @@ def test_a_new_set_or_another_noise_is_another_report(store: Store, wide, models
     identity = made["identity"]
     assert identity["corruptions"]["seed"] == 0 and "num_processes" not in identity["corruptions"]
     assert set(identity["test_sets"]) == {"mine", "imagenet_a"} and "resize" not in identity
+
+
+def test_a_report_of_models_that_are_scored_already_scores_none(
+    store: Store, models, test_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    corruptions = {"names": ["fog"], "severities": [2], "num_images_per_class": 1, "num_processes": 1}
+    settings = config(test_folder, num_calibration_bins=7, corruptions=corruptions)
+    pair = {"synthetic": models["synthetic"][1:], "real": models["real"]}
+    each = [evaluate(settings, store, {group: pair[group]}) for group in pair]
+    monkeypatch.setattr("pipeline.core.kept_scores.score_sets", None)
+    monkeypatch.setattr("pipeline.stages.evaluate.count_corrupted", None)
+    said: list[str] = []
+    both = store.read_json(evaluate(settings, store, pair, said.append)["metrics"])
+    assert sum("scored before" in line for line in said) == 2
+    for group, one in zip(pair, each, strict=True):
+        alone = store.read_json(one["metrics"])
+        assert both["groups"][group] == alone["groups"][group]
+        assert both["corruptions"]["groups"][group] == alone["corruptions"]["groups"][group]
+
+
+def test_a_report_that_was_stopped_goes_on_with_the_models_that_are_left(
+    store: Store, models, test_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings, scored = config(test_folder, num_calibration_bins=8), []
+    two = {"synthetic": models["synthetic"]}  # the real one of these tests has the first one's weights
+
+    def stopped(trained, *rest):
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(trained)
+        return score_sets(trained, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.core.kept_scores.score_sets", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(settings, store, two)
+    said: list[str] = []
+    evaluate(settings, store, two, said.append)
+    assert ["scored before" in line for line in said] == [True, False]
 
 
 def test_a_set_that_is_gone_leaves_the_gallery_without_it(save_model, tmp_path: Path, test_folder: Path):
