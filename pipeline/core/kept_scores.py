@@ -121,6 +121,7 @@ def _counts_path(trained: TrainedClassifier, one: OpenSet, settings: EvaluateCon
 
 
 def _place(trained: TrainedClassifier, identity: Mapping[str, Any]) -> str:
-    """By the weights themselves: a model that was removed and trained again is another one."""
-    whole = {"scores_version": SCORES_VERSION, "weights": trained.weights_sha256, **identity}
+    """By the weights themselves, and what they do not tell: a model that was trained again is another one."""
+    network = trained.train.model_dump(mode="json", include={"input_size", "head", "temperature"})
+    whole = {"scores_version": SCORES_VERSION, "weights": trained.weights_sha256, "network": network, **identity}
     return f"scores/{content_hash(whole)[:ID_LENGTH]}"

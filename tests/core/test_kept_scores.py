@@ -79,13 +79,15 @@ def test_the_file_says_what_the_model_took_each_image_for(
     assert table["prediction"].to_pylist() == found.main.predictions.tolist()
 
 
-@pytest.mark.parametrize("other", ["weights", "images", "bins", "resize", "sets"])
+@pytest.mark.parametrize("other", ["weights", "network", "images", "bins", "resize", "sets"])
 def test_anything_else_is_scored_anew(store: Store, trained: TrainedClassifier, other: str) -> None:
     kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
-    changed = replace(trained, weights_sha256="cd" * 32) if other == "weights" else trained
+    changed = {"weights": {"weights_sha256": "cd" * 32}, "network": {"train": TrainConfig(input_size=17)}}.get(
+        other, {}
+    )
     sets = {"noise": opened("b" if other == "images" else "a")} | ({"more": opened("c")} if other == "sets" else {})
     update = {"bins": {"num_calibration_bins": 3}, "resize": {"resize": 18}}.get(other, {})
-    assert not kept_scores(store, changed, sets, SETTINGS.model_copy(update=update))[1]
+    assert not kept_scores(store, replace(trained, **changed), sets, SETTINGS.model_copy(update=update))[1]
 
 
 def test_a_damaged_file_says_how_to_mend_it(store: Store, trained: TrainedClassifier, tmp_path: Path) -> None:
