@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Cli
-from tests.tiny_sets import training_options
+from tests.tiny_sets import options, training_options
 
 STUDY = """
 seeds: [0, 1]
@@ -19,12 +19,13 @@ def words(root: Path, model: Path, study: Path) -> list[str]:
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(run, tiny_model: Path, tmp_path: Path) -> None:
-    code, out, _ = run(
-        "study", *words(tmp_path / "runs", tiny_model, Path("fashion")), "--images-per-class", "200", "--dry-run"
-    )
+    whole = [*options(tiny_model, tmp_path / "runs"), "--study", "fashion", "--images-per-class", "200", "--dry-run"]
+    code, out, _ = run("study", *whole)
     assert code == 0 and not (tmp_path / "runs").exists()
     assert "12 cells, 36 trainings, 36 to do now" in out
     assert "guidance=1 recipe=c, h_c images=1x: 20 epochs" in out and "images=10x: 6 epochs" in out
+    code, out, _ = run("study", *whole, "--set", "train.epochs=2")
+    assert "images=1x: 2 epochs" in out and "images=10x: 2 epochs" in out
 
 
 def test_dry_run_on_a_cluster_says_what_each_row_costs(run, tiny_model: Path, tmp_path: Path) -> None:
