@@ -19,6 +19,7 @@ from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import load_config, nearest, preset_names
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.interrupt import interrupt_on_sigterm
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def run_job(command: click.Command) -> NoReturn:
     """Run a job's click command as a program and exit: 0 done, 2 the input is wrong, 1 it failed while working."""
+    interrupt_on_sigterm()
     try:
         command.main(standalone_mode=False)
     except InputError as error:

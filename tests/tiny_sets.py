@@ -50,7 +50,6 @@ def training_options(root: Path | str, model: Path) -> list[str]:
         "recipe.num_inference_steps": 2,
         "generate.shard_size": 20,
         "generate.batch_size": 10,
-        "generate.num_actors": 2,
         "train.epochs": 1,
         "train.warmup_epochs": 0,
         "train.batch_size": 20,

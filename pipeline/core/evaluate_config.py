@@ -63,6 +63,11 @@ class CorruptionConfig(Frozen):
                 raise ValueError(f"{name} has one twice; list each once")
         return self
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the counts, JSON-able: how many processes make the images does not."""
+        return self.model_dump(mode="json", exclude={"num_processes"})
+
 
 class EvaluateConfig(Frozen):
     """Scoring on real test images."""

@@ -21,10 +21,11 @@ from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.metrics import Scores
 from pipeline.core.robustness import CorruptionCounts
-from pipeline.core.scoring import ModelScores, main_set, score_sets
+from pipeline.core.scoring import SetScores, score_sets
 from pipeline.core.test_set_opening import OpenSet
+from pipeline.core.test_sets import IN_DISTRIBUTION
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 """Part of the id: raise it when the same model would get other numbers."""
 SIDE = b"synthclones.scores"
 """Key of the file's metadata: what is no number of a single image, as JSON."""
@@ -32,35 +33,29 @@ SIDE = b"synthclones.scores"
 
 def kept_scores(
     store: Store, trained: TrainedClassifier, sets: Mapping[str, OpenSet], settings: EvaluateConfig
-) -> tuple[ModelScores, bool]:
-    """`score_sets`, or what it gave before.
+) -> tuple[dict[str, SetScores], int]:
+    """What one model does on every set: by `score_sets`, or as that gave it before for a set.
 
-    `scores/<id>.parquet` has a row for each image of the main set: `label` and `prediction` (int64), `confidence`
-    (float32, 0..1) and `in_top_k` (bool), in the order of the set.
+    `scores/<id>.parquet` has a row for each image of a set with an accuracy: `label` and `prediction` (int64),
+    `confidence` (float32, 0..1) and `in_top_k` (bool), in the order of the set. Of other sets there is only
+    `scores/<id>.json`.
 
     Returns:
-        The scores, and whether they were there already.
+        The scores by set, and how many images of sets were scored now.
 
     Raises:
         InputError: an image cannot be read.
-        WorkError: a logit is no number; the file that is there is damaged, or none can be written.
+        WorkError: a logit is no number; a file that is there is damaged, or one cannot be written.
     """
-    path = f"{_place(trained, _identity(sets, settings))}.parquet"
-    if store.exists(path):
-        return _read(store, path, len(trained.wnids)), True
-    found = score_sets(trained, sets, settings)
-    main = found.main
-    columns = {
-        "label": main.labels,
-        "prediction": main.predictions,
-        "confidence": main.confidences,
-        "in_top_k": main.in_top_k,
-    }
-    side = json.dumps({"calibration_error": main.calibration_error, "sets": found.sets})
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns).replace_schema_metadata({SIDE: side.encode()}), sink)
-    store.write_bytes(path, sink.getvalue().to_pybytes())
-    return found, False
+    paths = {name: _path(trained, sets, name, settings) for name in sets}
+    new = [name for name, path in paths.items() if not store.exists(path)]
+    found = score_sets(trained, sets, settings, new) if new else {}
+    for name, scores in found.items():
+        _keep(store, paths[name], scores)
+    for name, path in paths.items():
+        if name not in found:
+            found[name] = _read(store, path, len(trained.wnids))
+    return {name: found[name] for name in sets}, sum(len(sets[name].images) for name in new)
 
 
 def kept_counts(
@@ -87,17 +82,36 @@ def keep_counts(
     store.write_json(_counts_path(trained, one, settings), value)
 
 
-def _read(store: Store, path: str, num_classes: int) -> ModelScores:
+def _keep(store: Store, path: str, scores: SetScores) -> None:
+    images = scores.images
+    if images is None:
+        store.write_json(path, {"metrics": scores.metrics})
+        return
+    columns = {
+        "label": images.labels,
+        "prediction": images.predictions,
+        "confidence": images.confidences,
+        "in_top_k": images.in_top_k,
+    }
+    side = json.dumps({"calibration_error": images.calibration_error, "metrics": scores.metrics})
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns).replace_schema_metadata({SIDE: side.encode()}), sink)
+    store.write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _read(store: Store, path: str, num_classes: int) -> SetScores:
     try:
+        if path.endswith(".json"):
+            return SetScores(store.read_json(path)["metrics"], None)
         table = store.read_table(path)
         side = json.loads((table.schema.metadata or {})[SIDE])
         label, prediction, confidence, in_top_k = (
             table[name].to_numpy() for name in ("label", "prediction", "confidence", "in_top_k")
         )
         confusion = confusion_matrix(label, prediction, labels=range(num_classes))
-        main = Scores(label, prediction, confidence, in_top_k, confusion, side["calibration_error"])
-        return ModelScores(main, side["sets"])
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        images = Scores(label, prediction, confidence, in_top_k, confusion, side["calibration_error"])
+        return SetScores(side["metrics"], images)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(store, path, error) from error
 
 
@@ -105,19 +119,19 @@ def _damaged(store: Store, path: str, error: Exception) -> WorkError:
     return WorkError(f"{store.uri(path)} is damaged ({error!r}); remove it, and the model is scored again")
 
 
-def _identity(sets: Mapping[str, OpenSet], settings: EvaluateConfig) -> dict[str, Any]:
-    return {
-        "main": main_set(sets),
-        "sets": {name: [one.images.fingerprint, one.overlap] for name, one in sets.items()},
-        "num_calibration_bins": settings.num_calibration_bins,
-        "resize": settings.resize,
-    }
+def _path(trained: TrainedClassifier, sets: Mapping[str, OpenSet], name: str, settings: EvaluateConfig) -> str:
+    one = sets[name]
+    identity = {"set": one.images.fingerprint, "overlap": one.overlap, "resize": settings.resize}
+    if one.spec.metric == "accuracy":
+        bins = settings.num_calibration_bins
+        return f"{_place(trained, {**identity, 'num_calibration_bins': bins})}.parquet"
+    return f"{_place(trained, {**identity, 'inside': sets[IN_DISTRIBUTION].images.fingerprint})}.json"
 
 
 def _counts_path(trained: TrainedClassifier, one: OpenSet, settings: EvaluateConfig) -> str:
-    corruptions = settings.corruptions.model_dump(mode="json", exclude={"num_processes"})
-    identity = {"corruptions": corruptions, "set": one.images.fingerprint}
-    return f"{_place(trained, {**identity, 'resize': settings.resize})}.json"
+    fingerprint = one.images.fingerprint
+    identity = {"corruptions": settings.corruptions.identity, "set": fingerprint, "resize": settings.resize}
+    return f"{_place(trained, identity)}.json"
 
 
 def _place(trained: TrainedClassifier, identity: Mapping[str, Any]) -> str:

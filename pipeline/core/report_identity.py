@@ -35,12 +35,11 @@ def report_identity(
         "num_calibration_bins": settings.num_calibration_bins,
     }
     others = {name: one.images.fingerprint for name, one in sets.items() if name != main}
-    corruptions = settings.corruptions.model_dump(mode="json", exclude={"num_processes"})
     more = {
         "main": main if main in known_sets() else None,  # it decides which classes are masked
         "test_sets": others,
         "resize": settings.resize,
-        "corruptions": corruptions if settings.corruptions.names else None,
+        "corruptions": settings.corruptions.identity if settings.corruptions.names else None,
     }
     identity |= {key: value for key, value in more.items() if value}
     return identity, content_hash(identity)[:ID_LENGTH]

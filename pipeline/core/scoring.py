@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,16 +29,16 @@ class Collector(Protocol):
 
 
 @dataclass(frozen=True)
-class ModelScores:
-    """What one model did.
+class SetScores:
+    """What one model did on one test set.
 
     Args:
-        main: on the main test set, in full.
-        sets: set -> metric (of `set_scores.METRICS`) -> value 0..1, the main one too.
+        metrics: metric (of `set_scores.METRICS`) -> value 0..1.
+        images: what it took each image for; None for a set of images of no class.
     """
 
-    main: Scores
-    sets: dict[str, dict[str, float]]
+    metrics: dict[str, float]
+    images: Scores | None
 
 
 def main_set(sets: Mapping[str, OpenSet]) -> str:
@@ -46,28 +46,31 @@ def main_set(sets: Mapping[str, OpenSet]) -> str:
     return next(name for name, one in sets.items() if one.spec.metric == "accuracy")
 
 
-def score_sets(trained: TrainedClassifier, sets: Mapping[str, OpenSet], settings: EvaluateConfig) -> ModelScores:
-    """Scores of one model on every set, in float32, so that they do not depend on how it was trained.
+def score_sets(
+    trained: TrainedClassifier, sets: Mapping[str, OpenSet], settings: EvaluateConfig, wanted: Collection[str]
+) -> dict[str, SetScores]:
+    """Scores of one model on the wanted ones of the sets, in float32, so that they do not depend on its training.
 
     Raises:
         InputError: an image cannot be read.
         WorkError: a logit is no number.
     """
-    sums = ScoreSums(len(trained.wnids), settings.num_calibration_bins)
     masks = {name: one.overlap if one.is_masked else None for name, one in sets.items()}
-    hits = {name: HitSums(masks[name]) for name, one in sets.items() if one.spec.metric == "accuracy"}
-    outside = {name: SurenessSums(masks[name]) for name in sets if name not in hits}
+    hits = {name: HitSums(masks[name]) for name in wanted if sets[name].spec.metric == "accuracy"}
+    sums = {name: ScoreSums(len(trained.wnids), settings.num_calibration_bins) for name in hits}
+    outside = {name: SurenessSums(masks[name]) for name in wanted if name not in hits}
     inside = {name: SurenessSums(masks[name], only=sets[name].overlap) for name in outside}
     for name, one in sets.items():
-        collectors: list[Collector] = [hits[name] if name in hits else outside[name]]
-        collectors += [sums] if name == main_set(sets) else []
+        collectors: list[Collector] = [part[name] for part in (hits, sums, outside) if name in part]
         collectors += inside.values() if name == IN_DISTRIBUTION else []
-        feed(trained, one.images, settings, collectors)
-    found = {name: count.result() for name, count in hits.items()}
+        if collectors:
+            feed(trained, one.images, settings, collectors)
+    found = {name: SetScores(count.result(), sums[name].result()) for name, count in hits.items()}
     for name, out in outside.items():
         known = inside[name].result()
-        found[name] = {metric: aupr(known[metric], sureness) for metric, sureness in out.result().items()}
-    return ModelScores(sums.result(), {name: found[name] for name in sets})
+        among = {metric: aupr(known[metric], sureness) for metric, sureness in out.result().items()}
+        found[name] = SetScores(among, None)
+    return found
 
 
 def feed(

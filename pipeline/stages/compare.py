@@ -57,7 +57,9 @@ def compare(config: RunConfig, store: Store, settings: Sequence[Sequence[str]], 
             )
     scores: dict[str, Scores] = {}
     for path, model in loaded.items():
-        scores[path] = kept_scores(store, model, {main: sets[main]}, config.evaluate)[0].main
+        scored = kept_scores(store, model, {main: sets[main]}, config.evaluate)[0][main].images
+        assert scored is not None
+        scores[path] = scored
         say(f"compare: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores[path].top1:.4f}")
     correct = [np.stack([scores[path].correct for path in seeds]) for seeds in settings]
     labels = next(iter(scores.values())).labels

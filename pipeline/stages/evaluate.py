@@ -197,20 +197,21 @@ def _scored(
     path: str, model: TrainedClassifier, sets: Mapping[str, OpenSet], config: RunConfig, store: Store, say: Say
 ) -> ScoredModel:
     start = time.monotonic()
-    scores, kept = kept_scores(store, model, sets, config.evaluate)
-    count = sum(len(one.images) for one in sets.values())
-    speed = "scored before" if kept else f"{count / (time.monotonic() - start):.0f} images/s"
+    found, num_new = kept_scores(store, model, sets, config.evaluate)
+    main = found[main_set(sets)].images
+    assert main is not None
+    speed = f"{num_new / (time.monotonic() - start):.0f} images/s" if num_new else "scored before"
     say(
-        f"evaluate: {path} ({model.train.data}, seed {model.train.seed}) top-1 {scores.main.top1:.4f} on "
-        f"{scores.main.count} images, {speed}"
+        f"evaluate: {path} ({model.train.data}, seed {model.train.seed}) top-1 {main.top1:.4f} on "
+        f"{main.count} images, {speed}"
     )
     return ScoredModel(
         model_id=_name(path),
         group=model.train.data,
         seed=model.train.seed,
         training_images=model.manifest["num_images"],
-        scores=scores.main,
-        sets=scores.sets,
+        scores=main,
+        sets={name: one.metrics for name, one in found.items()},
     )
 
 

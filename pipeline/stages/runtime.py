@@ -14,6 +14,7 @@ from ray._private import ray_constants
 
 from pipeline.core.cluster import cluster_address
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.interrupt import interrupt_on_sigterm
 from pipeline.stages.head_watch import answers, answers_within, head_watched
 from pipeline.stages.local_node import agents_may_be_late
 
@@ -96,6 +97,7 @@ def ray_session(num_cpus: int | None = None, object_store_gib: float | None = No
             "Ray did not start on this machine within its time; the machine is too busy or out of memory: end other "
             "work, or wait, then run the same command again"
         ) from error
+    interrupt_on_sigterm()  # Ray has set handlers of its own
     with head_watched(ray.get_runtime_context().gcs_address):
         try:
             with _losses_told():

@@ -58,45 +58,65 @@ def seen(trained: TrainedClassifier) -> int:
 
 
 def test_the_second_time_gives_the_same_without_the_model(store: Store, trained: TrainedClassifier) -> None:
-    sets = {"noise": opened("a"), "more": opened("b")}
-    first, kept_first = kept_scores(store, trained, sets, SETTINGS)
-    second, kept_second = kept_scores(store, trained, sets, SETTINGS)
-    assert (kept_first, kept_second, seen(trained)) == (False, True, 20)
-    assert second.sets == first.sets and list(second.sets) == list(first.sets)
-    for name in ("labels", "predictions", "confidences", "in_top_k", "confusion"):
-        one, other = getattr(first.main, name), getattr(second.main, name)
-        assert one.dtype == other.dtype and np.array_equal(one, other), name
-    assert second.main.calibration_error == first.main.calibration_error
+    sets = {"imagenet_val": opened("a"), "imagenet_o": opened("b", "anomaly")}
+    first, num_first = kept_scores(store, trained, sets, SETTINGS)
+    second, num_second = kept_scores(store, trained, sets, SETTINGS)
+    assert (num_first, num_second, seen(trained)) == (20, 0, 20)
+    assert list(second) == list(first) == list(sets)
+    for name in sets:
+        assert second[name].metrics == first[name].metrics, name
+    one, other = first["imagenet_val"].images, second["imagenet_val"].images
+    assert one is not None and other is not None and second["imagenet_o"].images is None
+    for field in ("labels", "predictions", "confidences", "in_top_k", "confusion"):
+        before, after = getattr(one, field), getattr(other, field)
+        assert before.dtype == after.dtype and np.array_equal(before, after), field
+    assert other.calibration_error == one.calibration_error
+
+
+def test_one_more_set_is_scored_alone(store: Store, trained: TrainedClassifier) -> None:
+    kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
+    both, num_new = kept_scores(store, trained, {"more": opened("b"), "noise": opened("a")}, SETTINGS)
+    assert (num_new, seen(trained), list(both)) == (10, 20, ["more", "noise"])
+
+
+def test_an_anomaly_set_is_told_apart_from_these_images_only(store: Store, trained: TrainedClassifier) -> None:
+    outside = {"imagenet_o": opened("o", "anomaly")}
+    kept_scores(store, trained, {"imagenet_val": opened("a"), **outside}, SETTINGS)
+    assert kept_scores(store, trained, {"imagenet_val": opened("b"), **outside}, SETTINGS)[1] == 20
 
 
 def test_the_file_says_what_the_model_took_each_image_for(
     store: Store, trained: TrainedClassifier, tmp_path: Path
 ) -> None:
-    found, _ = kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
+    found = kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)[0]["noise"].images
     (path,) = (tmp_path / "scores").iterdir()
     table = pq.read_table(path)
     assert table.column_names == ["label", "prediction", "confidence", "in_top_k"]
-    assert table["prediction"].to_pylist() == found.main.predictions.tolist()
+    assert found is not None and table["prediction"].to_pylist() == found.predictions.tolist()
 
 
-@pytest.mark.parametrize("other", ["weights", "network", "images", "bins", "resize", "sets"])
+@pytest.mark.parametrize("other", ["weights", "network", "images", "overlap", "bins", "resize"])
 def test_anything_else_is_scored_anew(store: Store, trained: TrainedClassifier, other: str) -> None:
     kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
     changed = {"weights": {"weights_sha256": "cd" * 32}, "network": {"train": TrainConfig(input_size=17)}}.get(
         other, {}
     )
-    sets = {"noise": opened("b" if other == "images" else "a")} | ({"more": opened("c")} if other == "sets" else {})
+    noise = opened("b" if other == "images" else "a")
+    sets = {"noise": replace(noise, overlap=[0, 1]) if other == "overlap" else noise}
     update = {"bins": {"num_calibration_bins": 3}, "resize": {"resize": 18}}.get(other, {})
-    assert not kept_scores(store, replace(trained, **changed), sets, SETTINGS.model_copy(update=update))[1]
+    assert kept_scores(store, replace(trained, **changed), sets, SETTINGS.model_copy(update=update))[1] == 10
 
 
 def test_a_damaged_file_says_how_to_mend_it(store: Store, trained: TrainedClassifier, tmp_path: Path) -> None:
-    kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
-    (path,) = (tmp_path / "scores").iterdir()
-    for damage in (path.read_bytes()[:50], b""):
-        path.write_bytes(damage)
-        with pytest.raises(WorkError, match="is damaged .* remove it, and the model is scored again"):
-            kept_scores(store, trained, {"noise": opened("a")}, SETTINGS)
+    sets = {"imagenet_val": opened("a"), "imagenet_o": opened("b", "anomaly")}
+    kept_scores(store, trained, sets, SETTINGS)
+    for path in (tmp_path / "scores").iterdir():
+        whole = path.read_bytes()
+        for damage in (whole[: len(whole) // 2], b"", b"[]"):
+            path.write_bytes(damage)
+            with pytest.raises(WorkError, match="is damaged .*; remove it"):
+                kept_scores(store, trained, sets, SETTINGS)
+        path.write_bytes(whole)
 
 
 def test_counts_of_corrupted_images_are_kept_for_their_corruptions_only(

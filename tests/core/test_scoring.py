@@ -56,14 +56,18 @@ def test_every_set_is_scored_by_its_own_rule(trained: TrainedClassifier) -> None
         "imagenet_r": opened("imagenet_r", inside[: len(of_some)], of_some, some),
     }
     assert main_set(sets) == "imagenet_val"
-    found = score_sets(trained, sets, EvaluateConfig(batch_size=7, torch_threads=1))
-    assert found.main.top1 == pytest.approx((inside.argmax(1) == labels).mean())
-    assert list(found.sets) == ["imagenet_o", "imagenet_val", "imagenet_r"]
-    assert found.sets["imagenet_val"] == {"top1": found.main.top1, "top5": found.main.top5}
+    scores = score_sets(trained, sets, EvaluateConfig(batch_size=7, torch_threads=1), sets)
+    found = {name: one.metrics for name, one in scores.items()}
+    top1 = (inside.argmax(1) == labels).mean()
+    assert found["imagenet_val"]["top1"] == pytest.approx(top1) and found.keys() == sets.keys()
+    for name in ("imagenet_val", "imagenet_r"):
+        images = scores[name].images
+        assert images is not None and {"top1": images.top1, "top5": images.top5}.items() <= found[name].items()
+    assert scores["imagenet_o"].images is None  # of no class
     part = inside[: len(of_some)]
     among = np.array(some)[part[:, some].argmax(1)]
-    assert found.sets["imagenet_r"]["top1_masked"] == pytest.approx((among == of_some).mean())
-    assert found.sets["imagenet_r"]["top1"] == pytest.approx((part.argmax(1) == of_some).mean())
+    assert found["imagenet_r"]["top1_masked"] == pytest.approx((among == of_some).mean())
+    assert found["imagenet_r"]["top1"] == pytest.approx((part.argmax(1) == of_some).mean())
 
     def sureness(red: np.ndarray, classes: list[int]) -> np.ndarray:
         logits = (torch.from_numpy(red).float() / 255 - 0.485) / 0.229
@@ -72,7 +76,20 @@ def test_every_set_is_scored_by_its_own_rule(trained: TrainedClassifier) -> None
     kept = inside[np.isin(labels, some)]  # only images of the set's classes, of the validation set
     for name, classes in (("aupr", list(range(NUM_CLASSES))), ("aupr_masked", some)):
         expected = aupr(sureness(kept, classes), sureness(outside, classes))
-        assert found.sets["imagenet_o"][name] == pytest.approx(expected)
+        assert found["imagenet_o"][name] == pytest.approx(expected)
+
+
+def test_only_what_is_wanted_is_scored(trained: TrainedClassifier) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (NUM_CLASSES, NUM_CLASSES))
+    every = list(range(NUM_CLASSES))
+    sets = {"imagenet_val": opened("imagenet_val", noise, every, every)}
+    sets |= {"imagenet_r": opened("imagenet_r", noise[:3], every[:3], every[:3])}
+    sets |= {"imagenet_o": opened("imagenet_o", noise, [-1] * NUM_CLASSES, every[:3], "anomaly")}
+    settings = EvaluateConfig(batch_size=7, torch_threads=1)
+    whole = score_sets(trained, sets, settings, sets)
+    for name in sets:
+        one = score_sets(trained, sets, settings, [name])
+        assert list(one) == [name] and one[name].metrics == whole[name].metrics
 
 
 def test_images_are_never_resized_below_the_crop() -> None:

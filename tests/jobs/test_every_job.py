@@ -38,6 +38,9 @@ axes:
 """Of one of those trainings."""
 ENDED = re.compile(r"Exception ignored in:.{0,1500}?sigterm_handler", re.DOTALL)
 """What Python says when Ray ends a worker (a finished trial's) while an object of it is being deleted."""
+RAY_TRAINS_OWN = re.compile(r"\((PlacementGroupCleaner|PreemptionWatcher) ")
+"""Lines of its actors: one looks for its Ray by what runs on this machine, where other tests run theirs; one may ask
+before it has joined its Ray, and says so with a traceback."""
 TINY_GENERATOR = (
     "text.hidden_size=16", "text.num_layers=1", "vae.block_out_channels=[8,8,8]", "vae.norm_num_groups=4",
     "vae.num_steps=2", "unet.block_out_channels=[8,8,16]", "unet.norm_num_groups=4", "unet.num_steps=2",
@@ -157,9 +160,8 @@ def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 2) -> Non
         while not (info := client.get_job_info(job_id)).status.is_terminal():
             time.sleep(0.5)
         print(f"{name}: {time.monotonic() - began_s:.0f} s", flush=True)
-        # Ray Train's own actor looks for its Ray by what runs on this machine, where other tests run theirs.
-        lines = client.get_job_logs(job_id).splitlines()
-        log = ENDED.sub("", "\n".join(line for line in lines if "(PlacementGroupCleaner " not in line))
+        lines = [line for line in client.get_job_logs(job_id).splitlines() if not RAY_TRAINS_OWN.search(line)]
+        log = ENDED.sub("", "\n".join(lines))
         if info.status == JobStatus.SUCCEEDED and info.driver_exit_code == 0 and says in log and "Traceback" not in log:
             return ""
         return f"{name}: {info.status}, exit code {info.driver_exit_code}\n{log[-3000:]}"

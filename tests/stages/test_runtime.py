@@ -100,6 +100,36 @@ with patch("ray.init", init):
     assert f"startup: {START_TIMEOUT_S}" in done.stderr  # not Ray's 30 s
 
 
+def test_sigterm_to_a_driver_is_one_line() -> None:
+    """Ray's own handlers would print a stack, or end it without a word."""
+    code = """
+import time
+import click
+import ray
+from pipeline.cli import run_job
+from pipeline.stages.runtime import ray_session
+
+@click.command()
+def job():
+    with ray_session():
+        ray.get(ray.remote(num_cpus=0)(lambda: print("began", flush=True)).remote())
+        print("waits", flush=True)
+        time.sleep(100)
+
+run_job(job)
+"""
+    environment = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, **pipes) as driver:
+        while driver.stdout.readline() != "waits\n":
+            assert driver.poll() is None, driver.stderr.read()
+        driver.send_signal(signal.SIGTERM)
+        _, said = driver.communicate(timeout=60)
+    assert driver.returncode == 1
+    assert said.strip().splitlines()[-1].startswith("error: interrupted; what is done is kept"), said
+    assert "SIGTERM" not in said and "Traceback" not in said
+
+
 def test_ray_asks_for_its_node_as_long_as_that_says() -> None:
     code = """
 import sys, time
