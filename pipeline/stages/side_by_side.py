@@ -40,19 +40,32 @@ def _in_a_process(work: Callable[[], dict[str, Any]], cluster: str | None) -> di
 
 
 def train_side_by_side(
-    configs: Sequence[RunConfig], store: Store, slots: int, parent_run: str | None = None
+    configs: Sequence[RunConfig],
+    store: Store,
+    slots: int,
+    parent_run: str | None = None,
+    prepare: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Train every config, at most `slots` at a time, and yield (position, what `train` returned) as they end.
 
     Needs a running Ray session. A training that fails lets those that run end, then its error is raised; no further
     one is started. What is done or checkpointed is kept.
 
+    Args:
+        configs: in the order in which they start.
+        store: the storage root.
+        slots: trainings at a time.
+        parent_run: MLflow's run that theirs are shown under.
+        prepare: called with its position before a training starts, in this process, while others run; fails as one.
+
     Raises:
         InputError: as `train`.
         WorkError: as `train`, or a training's process died.
     """
+    prepare = prepare or (lambda _: None)
     if slots == 1:
         for position, config in enumerate(configs):
+            prepare(position)
             yield position, train(config, store, parent_run=parent_run)
         return
     # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers.
@@ -60,11 +73,21 @@ def train_side_by_side(
     waiting = list(enumerate(configs))
     running: dict[Any, int] = {}
     failure: InputError | WorkError | None = None
-    while running or (waiting and failure is None):
+
+    def fill() -> None:
+        nonlocal failure
         while waiting and failure is None and len(running) < slots:
             position, config = waiting.pop(0)
+            try:
+                prepare(position)
+            except (InputError, WorkError) as error:
+                failure = error
+                return
             work = partial(train, config, store, parent_run=parent_run)
             running[remote_train.remote(work, cluster_address())] = position
+
+    fill()
+    while running:
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         position = running.pop(done)
         try:
@@ -78,6 +101,7 @@ def train_side_by_side(
                 f"the process of a training died ({error}); run the same command again to go on"
             )
         else:
+            fill()  # first, since the caller scores the one that has ended
             yield position, result
     if failure is not None:
         raise failure

@@ -1,8 +1,7 @@
-"""A study: image sets once per recipe, trainings side by side, each cell's numbers kept as soon as they are there."""
+"""A study: images when a training wants them, trainings side by side, each cell's numbers kept once they are there."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,8 @@ from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
-from pipeline.core.study_sets import CORRUPTED, TOP5, sets_csv, sets_markdown
+from pipeline.core.study_results import keep_result, read_results, set_columns
+from pipeline.core.study_sets import sets_csv, sets_markdown
 from pipeline.stages.generate import generate
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
@@ -27,9 +27,6 @@ from pipeline.stages.tracking import tracked_run
 
 if TYPE_CHECKING:
     from pipeline.core.test_set_opening import OpenSet
-
-RESULTS = "results.jsonl"
-"""One line per scored training, by its report: the model, and the test sets as they lay there."""
 
 Say = Callable[[str], object]
 Trial = tuple[Cell, int]
@@ -60,7 +57,7 @@ class Study:
             self.recipes[key] = self.recipes.get(key) or resolve_recipe(cell.config)
         self.models = {(cell, seed): self._model_dir(cell, seed) for cell, seed in plan.trials()}
         """Directory of the model of every (cell, seed)."""
-        self.results = self._read_results()
+        self.results = read_results(store, self.directory)
         """Lines of results.jsonl by the id of their report; those of other test sets and other plans too."""
         self.reports: dict[Trial, str] = {}
         """Id of the report of every (cell, seed), once the test sets are open."""
@@ -71,15 +68,6 @@ class Study:
 
     def _model_dir(self, cell: Cell, seed: int) -> str:
         return model_directory(model_identity(cell.trial(seed), self.recipe_of(cell.config))[1])
-
-    def _read_results(self) -> dict[str, dict[str, Any]]:
-        path = f"{self.directory}/{RESULTS}"
-        text = self.store.read_bytes(path).decode() if self.store.exists(path) else ""
-        try:
-            found = [json.loads(line) for line in text.splitlines()]
-            return {_report_id(line): line for line in found}
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise WorkError(f"{self.store.uri(path)} is damaged ({error}); move it away and run again") from error
 
     def open_test_sets(self, say: Say, *, must_be_there: bool = True) -> None:
         """Look at the test sets that the plan is scored on; only then is it known which results are of them.
@@ -133,9 +121,9 @@ class Study:
         A model that is there already, of another study or of `jobs.train`, is only scored.
         """
         trials = self.missing(max_cells)
-        untrained = [trial for trial in trials if not self.store.exists(f"{self.models[trial]}/{MANIFEST}")]
+        untrained = [trial for trial in trials if not self._is_trained(trial)]
         to_make = 0
-        for config in self._image_sets(trials):
+        for config in self._image_sets(untrained):
             manifest = f"{self.recipe_of(config).images_dir}/manifest.json"
             made = self.store.read_json(manifest)["images_per_class"] if self.store.exists(manifest) else 0
             to_make += max(0, config.images_per_class - made) * len(self.recipe_of(config).classes)
@@ -155,6 +143,9 @@ class Study:
             "samples_to_train": samples,
             "training_hours": None if rate is None else samples / rate / 3600,
         }
+
+    def _is_trained(self, trial: Trial) -> bool:
+        return self.store.exists(f"{self.models[trial]}/{MANIFEST}")
 
     def _image_sets(self, trials: Sequence[Trial]) -> list[RunConfig]:
         wanted = {cell for cell, _ in trials}
@@ -197,19 +188,27 @@ class Study:
                 run.log_artifact(name, self.store.read_bytes(f"{self.directory}/{name}"))
 
     def _train(self, trials: Sequence[Trial], say: Say, slots: int | None) -> None:
+        made: set[object] = set()
+
+        def make_images(position: int) -> None:
+            cell, _ = trials[position]
+            recipe = cell.config.recipe
+            wanted = (cell.config.classes, recipe, cell.config.images_per_class)
+            if cell.is_real or wanted in made or self._is_trained(trials[position]):
+                return
+            images = generate(cell.config, self.store)
+            made.add(wanted)
+            about = f"{describe_template(recipe.template)!r}, guidance {describe_guidance(recipe.guidance_scale)}"
+            say(f"images of {about}: {images['ok']} ok")
+
         with self._tracked() as run, ray_session():
-            for config in self._image_sets(trials):
-                images = generate(config, self.store)
-                template, guidance = config.recipe.template, config.recipe.guidance_scale
-                about = f"{describe_template(template)!r}, guidance {describe_guidance(guidance)}"
-                say(f"images of {about}: {images['ok']} ok")
             configs = [cell.trial(seed) for cell, seed in trials]
             at_once = slots or num_slots(configs[0].train)
-            trained = train_side_by_side(configs, self.store, at_once, run.run_id)
+            trained = train_side_by_side(configs, self.store, at_once, run.run_id, make_images)
             for done, (position, model) in enumerate(trained, start=1):
                 trial = trials[position]
                 line = self._score(trial, model, say, run.run_id)
-                self._keep(line)
+                keep_result(self.store, self.directory, self.results, line)
                 self.write_table()
                 say(f"{done}/{len(trials)} {trial[0].name}, seed {trial[1]}: top-1 {line['top1']:.4f}")
 
@@ -266,18 +265,12 @@ class Study:
             self.store.write_bytes(f"{self.directory}/pages.md", ("\n".join(text) + "\n").encode())
             say(f"page of {cell.name}: {self.store.uri(verdict['report'])}")
 
-    def _keep(self, line: dict[str, Any]) -> None:
-        """Add a line to results.jsonl, the whole file in one atomic write."""
-        self.results[_report_id(line)] = line
-        text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in self.results.values())
-        self.store.write_bytes(f"{self.directory}/{RESULTS}", text.encode())
-
     def write_table(self) -> str:
         """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text."""
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
         table = lines(self.plan, top1, len(self.recipe_of(self.plan.cells[0].config).classes))
         text = markdown(table, len(self.plan.seeds), self.title)
-        scores = {trial: _columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
+        scores = {trial: set_columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
         if others := sets_markdown(self.plan, scores):
             text += f"\n{others}"
         self.store.write_bytes(f"{self.directory}/table.md", text.encode())
@@ -285,14 +278,3 @@ class Study:
         self.store.write_bytes(f"{self.directory}/table.csv", to_csv(table).encode())
         self.store.write_bytes(f"{self.directory}/plot.png", plot_png(table, self.title))
         return text
-
-
-def _report_id(line: Mapping[str, Any]) -> str:
-    """From `reports/<id>/report.html`."""
-    return str(line["report"]).split("/")[-2]
-
-
-def _columns(line: Mapping[str, Any]) -> dict[str, float]:
-    """The second table's values of one line; an older version kept none."""
-    found = {TOP5: line.get("top5"), **line.get("other_test_sets", {}), CORRUPTED: line.get("corrupted_top1")}
-    return {name: value for name, value in found.items() if value is not None}

@@ -62,6 +62,28 @@ def test_results_come_with_their_position_and_the_trainings_run_at_the_same_time
     assert found[0]["met"] and found[1]["met"]
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_what_a_training_needs_is_made_when_its_turn_comes(stand_in: None, store: Store, slots: int) -> None:
+    """Not before the first ones; and the next ones start before the caller looks at one that has ended."""
+    begun: list[int] = []
+    results = train_side_by_side(seeds(7, 8, 9, 10), store, slots, prepare=begun.append)
+    next(results)
+    assert begun == list(range(1 if slots == 1 else 3))
+    assert len(list(results)) == 3 and begun == [0, 1, 2, 3]
+
+
+def test_what_cannot_be_prepared_lets_the_others_end(stand_in: None, store: Store) -> None:
+    def prepare(position: int) -> None:
+        if position == 2:
+            raise InputError("no such model")
+
+    results = train_side_by_side(seeds(7, 8, 9, 10), store, slots=2, prepare=prepare)
+    assert {next(results)[0], next(results)[0]} == {0, 1}
+    with pytest.raises(InputError, match="no such model"):
+        next(results)
+    assert not (Path(store.root) / "10").exists()
+
+
 def test_one_slot_needs_no_other_process(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setattr(side_by_side, "train", fake_train)
     found = dict(train_side_by_side(seeds(7, 8), store, slots=1))

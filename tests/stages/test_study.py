@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -61,12 +60,13 @@ class Stages:
         store.write_json(f"{resolve_recipe(config).images_dir}/manifest.json", manifest)
         return manifest
 
-    def train(self, configs: list[RunConfig], store: Store, slots: int, parent_run: str | None):
+    def train(self, configs: list[RunConfig], store: Store, slots: int, parent_run: str | None, prepare: Any):
         assert slots == 2
         self.parents.append(parent_run)
         for position, config in enumerate(configs):
             if len(self.trained) == self.stop_after:
                 raise WorkError("stopped")
+            prepare(position)
             what = (config.train.data, config.recipe.guidance_scale, config.images_per_class, config.train.seed)
             self.trained.append(what)
             directory = model_directory(model_identity(config, resolve_recipe(config))[1])
@@ -121,9 +121,11 @@ def run(store: Store, *only: str, max_cells: int | None = None) -> Study:
     return found
 
 
-def test_every_cell_is_trained_once_per_seed_and_images_once_per_recipe(stages: Stages, store: Store) -> None:
+def test_every_cell_is_trained_once_per_seed_and_images_are_made_when_one_wants_them(
+    stages: Stages, store: Store
+) -> None:
     run(store)
-    assert stages.made == [(2.0, 16), (4.0, 8)]
+    assert stages.made == [(2.0, 8), (4.0, 8), (2.0, 16)]  # the first results do not wait for the largest set
     cells = [("synthetic", 2.0, 8), ("real", 2.0, 8), ("synthetic", 4.0, 8), ("synthetic", 2.0, 16), ("real", 2.0, 16)]
     assert stages.trained == [(*cell, seed) for cell in cells for seed in (0, 1)]
 
@@ -205,6 +207,18 @@ def test_models_of_others_are_counted_as_only_to_score(stages: Stages, store: St
     assert "10 to do now (2 of them are trained already and only scored) on 1,280 samples" in outline_text(outline)
 
 
+def test_a_model_that_is_there_needs_no_images(stages: Stages, store: Store, tmp_path: Path) -> None:
+    run(store, max_cells=1)
+    shutil.rmtree(tmp_path / "images")
+    stages.made = []
+    plan = plan_study(SETTINGS, small_config())
+    elsewhere = Study(plan, plan, store, "other")
+    elsewhere.open_test_sets(lambda _: None)
+    assert elsewhere.outline(max_cells=1)["images_to_make"] == 0
+    elsewhere.run(lambda _: None, max_cells=1, slots=2)
+    assert stages.made == [] and elsewhere.outline()["trainings_to_do"] == 8
+
+
 def scored_on(test_set: Path | str, **sets: str) -> RunConfig:
     settings = EvaluateConfig.model_validate({"test_set": str(test_set), "test_sets": sets})
     return small_config().model_copy(update={"evaluate": settings})
@@ -274,19 +288,3 @@ def test_a_test_set_that_changes_under_a_study_is_not_taken_for_the_old_one(
     with pytest.raises(WorkError, match="test sets changed while the study ran"):
         found.run(lambda _: None, slots=2)
     assert found.results == {}
-
-
-def test_results_of_an_older_version_are_still_read(stages: Stages, store: Store) -> None:
-    first = run(store)
-    path = "studies/small/results.jsonl"
-    lines = [json.loads(line) for line in store.read_bytes(path).decode().splitlines()]
-    later = {"top5", "other_test_sets", "corrupted_top1"}
-    older = [json.dumps({key: value for key, value in line.items() if key not in later}) for line in lines]
-    store.write_bytes(path, "\n".join(older).encode())
-    assert first.missing() == [] and study(store).missing() == []
-
-
-def test_a_damaged_file_of_results_is_named(store: Store) -> None:
-    store.write_bytes("studies/small/results.jsonl", b'{"top1": 0.5}\n')
-    with pytest.raises(WorkError, match=r"results.jsonl is damaged .*move it away"):
-        study(store)

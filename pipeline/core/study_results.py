@@ -1,0 +1,49 @@
+"""What a study has measured so far: one line per scored training, by its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.core.artifact import Store
+from pipeline.core.errors import WorkError
+from pipeline.core.study_sets import CORRUPTED, TOP5
+
+RESULTS = "results.jsonl"
+"""Its lines: the model, its numbers, and the report, whose id holds the test sets as they lay there."""
+
+Line = dict[str, Any]
+
+
+def read_results(store: Store, directory: str) -> dict[str, Line]:
+    """The lines of a study's folder by the id of their report, those of other test sets and other plans too.
+
+    Raises:
+        WorkError: the file is damaged.
+    """
+    path = f"{directory}/{RESULTS}"
+    text = store.read_bytes(path).decode() if store.exists(path) else ""
+    try:
+        found = [json.loads(line) for line in text.split("\n") if line]  # a name may hold U+2028, where lines end, too
+        return {_report_id(line): line for line in found}
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise WorkError(f"{store.uri(path)} is damaged ({error}); move it away and run again") from error
+
+
+def keep_result(store: Store, directory: str, results: dict[str, Line], line: Line) -> None:
+    """Add a line to the results and their file, which is written whole and at once."""
+    results[_report_id(line)] = line
+    text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in results.values())
+    store.write_bytes(f"{directory}/{RESULTS}", text.encode())
+
+
+def set_columns(line: Mapping[str, Any]) -> dict[str, float]:
+    """The second table's values of one line; an older version kept none."""
+    found = {TOP5: line.get("top5"), **line.get("other_test_sets", {}), CORRUPTED: line.get("corrupted_top1")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _report_id(line: Mapping[str, Any]) -> str:
+    """From `reports/<id>/report.html`."""
+    return str(line["report"]).split("/")[-2]
