@@ -25,6 +25,7 @@ from pipeline.stages.bench_train_bare import (
 )
 from pipeline.stages.bench_train_set import BenchSet, write_bench_set
 from pipeline.stages.bench_turns import take_ratio, turns
+from pipeline.stages.data_context import quiet
 from pipeline.stages.image_streams import StreamBatches
 from pipeline.stages.ingest import open_training_data
 from pipeline.stages.runtime import ray_session
@@ -57,6 +58,7 @@ def run_ray(data: BenchSet, ingest: str) -> Measured:
 def run_loader(data: BenchSet) -> Measured:
     """Ray Data as a training streams it, into one consumer that does nothing."""
     began = time.perf_counter()
+    quiet()  # as a training is
     config = with_train(data.config, ingest="stream")
     opened = open_training_data(config, data.recipe, data.store)
     share, epochs = config.train.batch_size, []
