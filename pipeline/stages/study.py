@@ -257,7 +257,7 @@ class Study:
                 continue
             pair = {"synthetic": cell, "real": twin}
             models = {group: [self.models[one, seed] for seed in self.plan.seeds] for group, one in pair.items()}
-            if any(not self.store.exists(f"{path}/{MANIFEST}") for found in models.values() for path in found):
+            if not all(self._is_trained((one, seed)) for one in pair.values() for seed in self.plan.seeds):
                 say(f"no page of {cell.name}: its results are here, but not all its models are any more")
                 continue
             verdict = evaluate(cell.config, self.store, models, say)
