@@ -12,7 +12,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 RUN install -d -o 1000 -g 1000 /opt/synthclones
 USER 1000:1000
 WORKDIR /opt/synthclones
-# Only what the set-up reads: a changed source does not install 6.4 GB again.
+# Only what the set-up reads: a changed source does not install 8 GB again.
 COPY --chown=1000:1000 Makefile requirements.lock ./
 RUN HOME=/tmp UV_CACHE_DIR=/tmp/uv make setup && rm -rf .uv /tmp/uv
 COPY --chown=1000:1000 LICENSE NOTICE pyproject.toml ./

@@ -26,12 +26,14 @@ help:  ## this list
 setup: .venv/installed  ## make .venv with the locked packages
 
 # The stamp is written last: an interrupted set-up starts over, a finished one costs nothing.
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "error: $(PYTHON) is missing or older than 3.10; give another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@# --target needs neither root nor ensurepip, and a system Python that forbids `pip install` (PEP 668) allows it.
 	@[ -x $(UV) ] || $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv/$(UV_VERSION) uv==$(UV_VERSION) || { echo "error: $(PYTHON) -m pip could not install uv; pip must be there (Debian: apt-get install python3-pip) and must reach a package registry" >&2; exit 2; }
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON))" .venv
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@# Compiled once here: where Python may not write bytecode (a shared environment, PYTHONDONTWRITEBYTECODE), every
+	@# process would compile torch anew, 30 s each.
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@# An operator, since a torchvision built for another torch may import and only then fail.
 	@$(BIN)/python -c 'import torch, torchvision; torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5); print("torch", torch.__version__, "torchvision", torchvision.__version__)' || { echo "error: torch and torchvision do not work together; remove .venv and run the command again" >&2; exit 1; }
 	@touch $@

@@ -91,7 +91,7 @@ def test_the_install_step_makes_an_environment_that_runs_the_sources_of_the_imag
                 copy(source, tmp_path / (place if source.is_dir() else name))
         elif word == "RUN" and not re.search(r"apt-get|/opt/", rest):
             line = rest.replace("/tmp/uv", str(tmp_path / "uv")).replace("/tmp", str(tmp_path))
-            if cache:  # the machine's own saves a download of 6.4 GB; the line's would be empty
+            if cache:  # the machine's own saves the download; the line's would be empty
                 line = line.replace(f"UV_CACHE_DIR={tmp_path / 'uv'}", f"UV_CACHE_DIR={cache.strip()}")
             subprocess.run(line, shell=True, cwd=tmp_path, check=True)
             ran.append(line)
