@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.data_context import leave_words_to_us
-from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.pool_watch import watched_rows
+from pipeline.stages.pulse import start_pulse, voice
 from pipeline.stages.runtime import ray_session
 
 if TYPE_CHECKING:  # torch and transformers, which only the workers need
@@ -54,7 +54,7 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
             num_gpus=settings.num_gpus_per_actor,
         )
         needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-        with closing(watched(rows.iter_rows(), pulse, needs, config.generate.stall_timeout_s, "audit")) as judged:
+        with watched_rows(rows, pulse, needs, config.generate.stall_timeout_s, "audit") as judged:
             for row in judged:
                 if row.get("error"):
                     raise InputError(row["error"])

@@ -18,5 +18,5 @@ def quiet() -> ray.data.DataContext:
 
 
 def leave_words_to_us() -> None:
-    """Quiet, and no end since one row takes long: `pipeline.stages.pulse.watched` looks after both."""
+    """Quiet, and no end since one row takes long: `pipeline.stages.pool_watch.watched` looks after both."""
     quiet().execution_no_progress_timeout_s = -1  # it counts rows, and a shard may take longer than its half hour

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -15,7 +16,8 @@ from pipeline.core.cluster import cluster_address
 from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.offers import OF_AN_ACTOR
-from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.pool_watch import watched
+from pipeline.stages.pulse import start_pulse, voice
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.shard_actor import describe
 
@@ -59,18 +61,19 @@ def ask_one_worker(function: Callable[..., Answer], worker: Worker, pulse: Any, 
         InputError: what the function raised, or no node has what the worker needs, and none will.
         WorkError: what the function raised, the worker died, or nothing has happened for too long.
     """
+    # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
+    needs = worker.needs
+    task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], scheduling_strategy="DEFAULT")(_answer)
+    awaited = task.remote(function, pulse, *arguments)
 
     def answers() -> Iterator[Answer]:
-        # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
-        task = ray.remote(num_cpus=worker.needs["CPU"], num_gpus=worker.needs["GPU"], scheduling_strategy="DEFAULT")(
-            _answer
-        )
         try:
-            yield ray.get(task.remote(function, pulse, *arguments))
+            yield ray.get(awaited)
         except ray.exceptions.RayError as error:  # killed for its memory, or with its node
             raise WorkError(f"the worker died: {describe(error)[:300]}; see Ray's logs, then run again") from error
 
-    (answer,) = watched(answers(), pulse, worker.needs, worker.stall_timeout_s, worker.job, worker.settings)
+    leave = partial(ray.cancel, awaited, force=True)
+    (answer,) = watched(answers(), leave, pulse, needs, worker.stall_timeout_s, worker.job, worker.settings)
     if "error" in answer:
         raise (InputError if answer["is_input"] else WorkError)(answer["error"])
     return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Mapping
-from contextlib import closing
 from typing import Any
 
 import ray.data
@@ -15,7 +14,7 @@ from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import ShardSummary
 from pipeline.core.recipe import Recipe
 from pipeline.stages.data_context import leave_words_to_us
-from pipeline.stages.pulse import watched
+from pipeline.stages.pool_watch import watched_rows
 from pipeline.stages.shard_actor import ShardActor
 
 
@@ -41,7 +40,7 @@ def finished_shards(
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
-        WorkError: every other reason, or the pool gets nothing done: see `watched`.
+        WorkError: every other reason, or the pool gets nothing done: see `pool_watch.watched`.
     """
     settings = config.generate
     leave_words_to_us()
@@ -70,7 +69,7 @@ def finished_shards(
         },
     )
     needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-    with closing(watched(results.iter_rows(), pulse, needs, settings.stall_timeout_s)) as rows:
+    with watched_rows(results, pulse, needs, settings.stall_timeout_s) as rows:
         for row in rows:
             if row["error"]:
                 raise (InputError if row["is_input"] else WorkError)(row["error"])

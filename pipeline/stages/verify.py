@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 import ray.data
@@ -35,7 +34,8 @@ from pipeline.core.verification import check_shard
 from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.extra_images import make_extras_again
 from pipeline.stages.generate import generate, publish_manifest
-from pipeline.stages.pulse import start_pulse, voice, watched
+from pipeline.stages.pool_watch import watched_rows
+from pipeline.stages.pulse import start_pulse, voice
 from pipeline.stages.runtime import ray_session
 
 SHARDS_PER_TASK = 4
@@ -163,7 +163,7 @@ def shard_faults(
         leave_words_to_us()
         blocks = max(1, len(shards) // SHARDS_PER_TASK)
         rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=blocks).map(check)
-        with closing(watched(rows.iter_rows(), pulse, {"CPU": 1}, stall_timeout_s, "verify")) as checked:
+        with watched_rows(rows, pulse, {"CPU": 1}, stall_timeout_s, "verify") as checked:
             for row in checked:
                 yield row["shard"], json.loads(row["faults"])
 

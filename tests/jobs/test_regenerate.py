@@ -125,7 +125,7 @@ def test_an_image_that_is_not_there_is_an_input_error(identifier: int, says: str
 def test_no_room_for_the_worker_is_an_error_and_no_endless_wait(
     made: Path, tiny_model: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.stages.pulse.POLL_S", 0.5)
+    monkeypatch.setattr("pipeline.stages.pool_watch.POLL_S", 0.5)
     greedy = {"generate.num_cpus_per_actor": 64, "generate.stall_timeout_s": 5}
     code, _, err = run("regenerate", *options(tiny_model, made, greedy), "--image-id", str(image_id(0, 0)))
     assert code == 1 and "no actor could start; each needs 64 CPU" in err

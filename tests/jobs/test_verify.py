@@ -136,8 +136,8 @@ def test_no_room_for_its_tasks_is_an_error_and_no_endless_wait(
 
     One look takes up to 10 s while the pulse's process starts, so the time to the error is longer than that.
     """
-    monkeypatch.setattr("pipeline.stages.pulse.POLL_S", 0.5)
-    monkeypatch.setattr("pipeline.stages.pulse.WARN_AFTER_S", 2.0)
+    monkeypatch.setattr("pipeline.stages.pool_watch.POLL_S", 0.5)
+    monkeypatch.setattr("pipeline.stages.pool_watch.WARN_AFTER_S", 2.0)
     holder = ray.remote(num_cpus=4)(type("Holder", (), {"is_there": lambda self: True})).remote()
     try:
         assert ray.get(holder.is_there.remote())
