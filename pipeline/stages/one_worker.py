@@ -61,8 +61,8 @@ def ask_one_worker(function: Callable[..., Answer], worker: Worker, pulse: Any, 
         InputError: what the function raised, or no node has what the worker needs, and none will.
         WorkError: what the function raised, the worker died, or nothing has happened for too long.
     """
-    # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
     needs = worker.needs
+    # Not inside the placement group of a sweep's trial, which holds nothing of what is needed.
     task = ray.remote(num_cpus=needs["CPU"], num_gpus=needs["GPU"], scheduling_strategy="DEFAULT")(_answer)
     awaited = task.remote(function, pulse, *arguments)
 
