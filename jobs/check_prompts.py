@@ -13,6 +13,7 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.prompt_check import PromptCheck, check_prompts
 from pipeline.core.prompts import template_names
 from pipeline.core.recipe import resolve_recipe
+from pipeline.core.unread_words import some_words, unread_words
 from pipeline.core.wordnet import open_wordnet
 
 NUM_SHOWN = 5
@@ -25,10 +26,14 @@ def main(context: JobContext) -> None:
     recipe = context.config.recipe
     classes = load_class_table(context.config.classes)
     named = template_names()
-    own = [source for source, _ in resolve_recipe(context.config).templates if source not in named.values()]
+    resolved = resolve_recipe(context.config)
+    own = [source for source, _ in resolved.templates if source not in named.values()]
     templates = {**named, **{source: source for source in own}}
     check = check_prompts(classes, templates, load_backgrounds(recipe.backgrounds), recipe.styles, open_wordnet())
-    context.finish("\n".join(_lines(classes, check)), {"classes": len(classes), **asdict(check)})
+    unread = unread_words(recipe, resolved)
+    said = f"words of this recipe that {recipe.model.id!r} has never read: {some_words(unread) or 'none known'}"
+    summary = {"classes": len(classes), **asdict(check), "unread_words": unread}
+    context.finish("\n".join([*_lines(classes, check), said]), summary)
 
 
 def _lines(classes: ClassTable, check: PromptCheck) -> list[str]:

@@ -1,10 +1,9 @@
-"""Captions, tokenizer and text encoder of the embedded generator."""
+"""Tokenizer and text encoder of the embedded generator, and what it reads in a step of its training."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,49 +11,14 @@ from tokenizers import Tokenizer, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from pipeline.core.backgrounds import load_backgrounds
-from pipeline.core.classes import load_class_table
+from pipeline.core.captions import Captions
 from pipeline.core.errors import InputError
-from pipeline.core.generator_config import GeneratorConfig, TextConfig
-from pipeline.core.prompts import Drawn, render, resolve_template, template_uses
+from pipeline.core.generator_config import TextConfig
 
 CONTEXT_LENGTH = 77
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 WORD_END = "</w>"
-
-
-@dataclass(frozen=True)
-class Captions:
-    """All captions of the training images, as rendered by the recipes.
-
-    Args:
-        by_class: `by_class[label][template]` are the captions of one class and recipe: one, or one per background.
-    """
-
-    by_class: list[list[list[str]]]
-
-    @classmethod
-    def of(cls, config: GeneratorConfig) -> Captions:
-        """The captions of a config. Raises `InputError` for unknown tables or templates."""
-        sources = [resolve_template(template) for template in config.templates]
-        scenes = load_backgrounds(config.backgrounds)
-        return cls(
-            [
-                [
-                    [
-                        render(source, row, Drawn(background=scene))
-                        for scene in (scenes if template_uses(source, "b") else [None])
-                    ]
-                    for source in sources
-                ]
-                for row in load_class_table(config.classes).rows
-            ]
-        )
-
-    def texts(self) -> list[str]:
-        """Every caption, by class, template and background, after the empty one."""
-        return ["", *(text for rows in self.by_class for texts in rows for text in texts)]
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> CLIPTokenizer:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.core.captions import Captions
 from pipeline.core.datasets import load_fashion_mnist
 from pipeline.core.generator_config import GeneratorConfig
 from pipeline.core.generator_export import export_pipeline
 from pipeline.core.generator_state import claim_work_dir
-from pipeline.core.generator_text import Captions, CaptionSampler, build_text_encoder, train_tokenizer
+from pipeline.core.generator_text import CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
 from pipeline.core.generator_vae import encode_images, normalise_latents, reconstruction_psnr_db, train_vae
 

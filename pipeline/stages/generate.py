@@ -23,6 +23,7 @@ from pipeline.core.schema import FAILED
 from pipeline.core.set_gallery import sample_page
 from pipeline.core.shard_range import shard_range
 from pipeline.core.storage_probe import check_storage
+from pipeline.core.unread_words import tell_unread
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage
 from pipeline.stages.preflight import preflight
@@ -78,6 +79,7 @@ def generate(
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {"build_prompts": recipe.id}) as run:
         if missing:
+            tell_unread(config.recipe, recipe)
             worker = {"replace": retry_failed or bool(remake), "make_maker": make_maker}
             made = make_shards(
                 config,

@@ -27,6 +27,7 @@ from pipeline.core.preview import (
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.storage_probe import check_storage
+from pipeline.core.unread_words import tell_unread
 from pipeline.stages.generate import check_machine, local_cpus
 from pipeline.stages.one_worker import ask_one_worker, like_an_actor
 from pipeline.stages.pulse import start_pulse
@@ -64,6 +65,7 @@ def preview(
     if store.exists(f"{recipe.images_dir}/{IDENTITY}"):
         claim_image_set(config, recipe, store)  # it is there, so this only compares
     check_storage(store, recipe.previews_dir)
+    tell_unread(config.recipe, recipe)
     rows = chosen_rows(recipe, labels, each)
     settings = config.generate
     with ray_session(local_cpus(settings)):

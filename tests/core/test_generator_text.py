@@ -6,12 +6,10 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from pipeline.core.backgrounds import load_backgrounds
-from pipeline.core.classes import load_class_table
+from pipeline.core.captions import Captions
 from pipeline.core.errors import InputError
-from pipeline.core.generator_config import GeneratorConfig, load_generator_config
-from pipeline.core.generator_text import CONTEXT_LENGTH, Captions, CaptionSampler, tokenize, train_tokenizer
-from pipeline.core.prompts import Drawn, render, resolve_template
+from pipeline.core.generator_config import load_generator_config
+from pipeline.core.generator_text import CONTEXT_LENGTH, CaptionSampler, tokenize, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +20,6 @@ def captions() -> Captions:
 @pytest.fixture(scope="module")
 def tokenizer(captions: Captions) -> CLIPTokenizer:
     return train_tokenizer(captions.texts(), 2048)
-
-
-def test_captions_are_the_prompts_of_the_four_recipes(captions: Captions) -> None:
-    boot = load_class_table("fashion_mnist").rows[9]
-    scenes = load_backgrounds("places365")
-    sources = [resolve_template(name) for name in ("c", "c, h_c", "c, d_c", "c, h_c inside b")]
-    expected = [[render(source, boot, Drawn())] for source in sources[:3]]
-    assert captions.by_class[9] == [*expected, [render(sources[3], boot, Drawn(background=scene)) for scene in scenes]]
 
 
 def test_no_caption_is_cut(captions: Captions, tokenizer: CLIPTokenizer) -> None:
@@ -84,8 +74,3 @@ def test_images_get_captions_of_their_own_class_from_all_recipes(drawn, captions
         got = [texts[row] for row in rows[(labels == label) & (rows > 0)].tolist()]
         shares = [sum(text in recipe for text in got) / len(got) for recipe in recipes]
         assert shares == pytest.approx([0.25] * 4, abs=0.05)
-
-
-def test_a_template_that_is_unknown_is_an_error() -> None:
-    with pytest.raises(InputError, match="unknown"):
-        Captions.of(GeneratorConfig(templates=("c, zz",)))

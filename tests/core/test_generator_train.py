@@ -12,9 +12,10 @@ from diffusers import StableDiffusionPipeline
 
 import pipeline
 from pipeline.core import generator_export, generator_train
+from pipeline.core.captions import Captions
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.generator_config import load_generator_config
-from pipeline.core.generator_text import CONTEXT_LENGTH, Captions
+from pipeline.core.generator_text import CONTEXT_LENGTH
 from pipeline.core.generator_train import padded_images, train_generator
 
 SHIPPED = Path(pipeline.__file__).parent / "assets" / "generator"

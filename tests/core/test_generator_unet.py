@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from pipeline.core.captions import Captions
 from pipeline.core.generator_config import GeneratorConfig, TextConfig, UnetConfig
-from pipeline.core.generator_text import Captions, CaptionSampler, build_text_encoder, train_tokenizer
+from pipeline.core.generator_text import CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
 
 TEXT = TextConfig(vocabulary_size=514, hidden_size=16, num_layers=1, num_heads=2)

@@ -15,6 +15,8 @@ def test_a_report_names_doubtful_classes_for_people_and_programs(here: Cli) -> N
     assert boot in report["polysemous"] and boot in report["templates"]["c"]["unresolved"]
     assert not report["templates"]["c, d_c"]["unresolved"]
     assert "Ankle boot" in done.stdout and repr(style) in done.stdout
+    assert report["unread_words"] == ["photo"]
+    assert "'embedded' has never read: 'photo'" in done.stdout
 
 
 def test_a_wrong_template_is_one_line(here: Cli) -> None:

@@ -10,9 +10,11 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import published_shards, read_summaries, read_summary, set_totals, shard_path
+from pipeline.core.model_source import EMBEDDED
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
 from pipeline.core.tracking_uri import tracking_uri
+from pipeline.core.unread_words import TRAINING
 from pipeline.stages.bench_null import NullMakers, NullShardMaker
 from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
@@ -55,6 +57,19 @@ def modified(store: Store, summary: dict[str, object]) -> dict[int, int]:
     """When each shard was written, nanoseconds."""
     paths = {k: Path(store.uri(shard_path(str(summary["images_dir"]), k))) for k in range(int(str(summary["shards"])))}
     return {shard: path.stat().st_mtime_ns for shard, path in paths.items() if path.exists()}
+
+
+def test_words_that_the_generator_has_never_read_are_told_when_images_are_made(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.copy(EMBEDDED / TRAINING, model)
+    config = config_of(model)
+    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"template": "multiple c"})})
+    for told in (1, 0):  # a set that is there is nothing to tell of
+        caplog.clear()
+        generate(config, Store.open(str(tmp_path / "runs")))
+        assert sum("has never read 'multiple'" in message for message in caplog.messages) == told
 
 
 def test_a_set_is_resumed_and_extended_without_touching_a_shard(
