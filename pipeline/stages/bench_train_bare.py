@@ -122,8 +122,10 @@ def _our_loop(data: BenchSet, source: str, rank: int, device: Any) -> Epochs:
         batches = OneBatch(first_images, first_labels, batches.steps_per_epoch)
     epochs: Epochs = []
     network = build_classifier(settings, len(data.recipe.classes)).to(device)
-    with ddp_options() as options:
-        model = DistributedDataParallel(network, [device] if device.type == "cuda" else None, **options)
+    model = None
+    if settings.num_workers > 1:  # as Ray Train: alone, the network is not wrapped
+        with ddp_options() as options:
+            model = DistributedDataParallel(network, [device] if device.type == "cuda" else None, **options)
     state = start_training(settings, network, model)
     run_epochs(settings, state, batches, device, 0, lambda _, done: epochs.append((done["images"], time.time())))
     return epochs

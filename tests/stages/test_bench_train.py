@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.core.machine import usable_cpus
 from pipeline.stages import bench_train
 from pipeline.stages.bench_sides import Measured
-from pipeline.stages.bench_train_bare import timed_rate
-from pipeline.stages.bench_train_set import BenchSet
+from pipeline.stages.bench_train_bare import _our_loop, timed_rate
+from pipeline.stages.bench_train_set import BenchSet, write_bench_set
 from tests.image_sets import small_config
 
 
@@ -45,3 +47,9 @@ def test_the_loader_runs_on_the_cores_of_its_peer(monkeypatch: pytest.MonkeyPatc
         "bare_ddp": 0, "bare_decode": 0, "ray_memory": max(4, usable_cpus()), "loader": usable_cpus()
     }  # fmt: skip
     assert (found["cpus"], found["loader_over_bare_decode"]) == (usable_cpus(), 1.0)
+
+
+def test_a_lone_worker_trains_the_plain_network_as_under_ray(tmp_path: Path) -> None:
+    """DDP's wrapper has a cost, and cannot be made here, where there is no process group."""
+    data = write_bench_set(small_config(2, 10, num_workers=1, batch_size=4), tmp_path)
+    assert [images for images, _ in _our_loop(data, "tensors", 0, torch.device("cpu"))] == [20, 20]
