@@ -11,6 +11,8 @@ from pipeline.core.errors import InputError
 from pipeline.core.frozen import Frozen
 
 GENERATORS = PRESETS / "generators"
+TRAINING = "training.json"
+"""The record of its training that lies in a generator's directory."""
 
 
 class TextConfig(Frozen):

@@ -14,6 +14,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from pipeline.core.errors import WorkError
+from pipeline.core.generator_config import TRAINING
 from pipeline.core.generator_unet import Denoiser, build_sampler
 
 MAX_BYTES = 25_000_000
@@ -45,7 +46,7 @@ def export_pipeline(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(unfinished, safe_serialization=True)
-    (unfinished / "training.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (unfinished / TRAINING).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     files = [path for path in unfinished.rglob("*") if path.is_file()]
     for path in files:
         path.chmod(0o644)  # safetensors writes files that only their owner can read

@@ -13,13 +13,11 @@ from pathlib import Path
 
 from pipeline.core.captions import Captions
 from pipeline.core.config import ModelConfig, RecipeConfig
-from pipeline.core.generator_config import GeneratorConfig
+from pipeline.core.generator_config import TRAINING, GeneratorConfig
 from pipeline.core.model_source import EMBEDDED
 from pipeline.core.prompt_table import PromptRows
 from pipeline.core.recipe import Recipe
 
-TRAINING = "training.json"
-"""The record that `jobs.train_generator` leaves beside a model."""
 NUM_SHOWN = 5
 _ROWS = 1000
 _ROWS_PER_CLASS = 4

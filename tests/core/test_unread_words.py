@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from pipeline.core.config import RunConfig
+from pipeline.core.generator_config import TRAINING
 from pipeline.core.model_source import EMBEDDED
 from pipeline.core.recipe import resolve_recipe
-from pipeline.core.unread_words import TRAINING, some_words, tell_unread, unread_words
+from pipeline.core.unread_words import some_words, tell_unread, unread_words
 
 
 def config_of(**recipe: Any) -> RunConfig:

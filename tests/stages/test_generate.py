@@ -9,12 +9,12 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
+from pipeline.core.generator_config import TRAINING
 from pipeline.core.image_set import published_shards, read_summaries, read_summary, set_totals, shard_path
 from pipeline.core.model_source import EMBEDDED
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.shard_maker import ShardMaker
 from pipeline.core.tracking_uri import tracking_uri
-from pipeline.core.unread_words import TRAINING
 from pipeline.stages.bench_null import NullMakers, NullShardMaker
 from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
