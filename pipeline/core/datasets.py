@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.debian import run_command, unpack_debian_packages
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError, MissingDataError, WorkError
+from pipeline.core.user_files import user_path
 
 Split = Literal["train", "test"]
 
@@ -54,13 +55,13 @@ def find_fashion_mnist(data_dir: str | None = None) -> Path:
         data_dir: the user's path; default: the environment variable SYNTHCLONES_DATA.
 
     Raises:
-        InputError: no place has the data; the message lists each with the reason, and what to do.
+        MissingDataError: no place has the data; the message lists each with the reason, and what to do.
     """
     chosen = data_dir or os.environ.get(DATA_VARIABLE)
     if chosen:
-        directory = Path(chosen).expanduser()
+        directory = user_path(chosen, "data_dir" if data_dir else DATA_VARIABLE)
         if problem := find_problem(directory):
-            raise InputError(
+            raise MissingDataError(
                 f"no Fashion-MNIST in {str(directory)!r}: {problem}; give the folder of its four .gz files"
             )
         return directory
@@ -89,7 +90,7 @@ def find_fashion_mnist(data_dir: str | None = None) -> Path:
         if problem is None:
             return directory
         tried.append(f"{name}: {problem}")
-    raise InputError(
+    raise MissingDataError(
         f"Fashion-MNIST was not found. Tried {'; '.join(tried)}. Install Debian's package {DEBIAN_PACKAGE}, or put its "
         f"four .gz files into a folder and give it as data_dir (--set data_dir=PATH) or as {DATA_VARIABLE}"
     )

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """The user's input is wrong: nothing was written. The message says what, where and how to mend it (exit code 2)."""
 
 
+class MissingDataError(InputError):
+    """Images that are not there, or not whole; the others that were asked for can be used without them."""
+
+
 class WorkError(RuntimeError):
     """The work failed half-way: what is done is kept. The message says why and how to go on (exit code 1)."""
 

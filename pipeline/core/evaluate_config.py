@@ -23,7 +23,11 @@ SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0
 
 def _pairs(value: Any) -> tuple[tuple[str, str], ...]:
     """A mapping of words to texts as pairs, which can be hashed as the rest of a config can."""
-    named = TypeAdapter(dict[SetName, str]).validate_python(value if isinstance(value, dict) else dict(value))
+    try:
+        pairs = dict(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("must be NAME: FOLDER pairs, e.g. --set evaluate.test_sets.imagenet_r=FOLDER") from error
+    named = TypeAdapter(dict[SetName, str]).validate_python(pairs)
     return tuple(named.items())
 
 

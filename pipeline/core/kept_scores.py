@@ -130,7 +130,13 @@ def _path(trained: TrainedClassifier, sets: Mapping[str, OpenSet], name: str, se
 
 def _counts_path(trained: TrainedClassifier, one: OpenSet, settings: EvaluateConfig) -> str:
     fingerprint = one.images.fingerprint
-    identity = {"corruptions": settings.corruptions.identity, "set": fingerprint, "resize": settings.resize}
+    identity: dict[str, Any] = {
+        "corruptions": settings.corruptions.identity,
+        "set": fingerprint,
+        "resize": settings.resize,
+    }
+    if one.is_masked:
+        identity["overlap"] = one.overlap
     return f"{_place(trained, identity)}.json"
 
 

@@ -28,6 +28,7 @@ LEARNING_RATE_RANGE = (0.1, 100.0)
 WEIGHT_DECAY_RANGE = (1e-12, 1e-4)
 """Of SGD, searched on a logarithmic scale."""
 SGD_MOMENTUM = 0.9
+_ROWS = 65_536  # of one step over features
 
 Array = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -85,11 +86,11 @@ def probe(
     fit = lbfgs_fit(settings) if kind == "lbfgs" else sgd_fit(settings, num_classes, seed)
     space = lbfgs_space if kind == "lbfgs" else sgd_space
     held_out = validation_rows(trainval[1], settings.validation_share, seed)
-    chosen, validation_top1 = _search(space, fit, trainval, held_out, settings.num_trials, seed)
     features, labels = trainval
     test_features = test[0]
     if kind == "sgd":
         features, test_features = normalised(features), normalised(test_features)
+    chosen, validation_top1 = _search(space, fit, (features, labels), held_out, settings.num_trials, seed)
     predictions, finished = fit(chosen, features, labels, test_features)
     correct = int((predictions == test[1]).sum())
     return ProbeResult(correct, len(test[1]), validation_top1, chosen, finished, settings.num_trials)
@@ -136,8 +137,6 @@ def _search(
 ) -> tuple[dict[str, float], float]:
     """The settings with the best accuracy on the held-out rows (the first of equals), and that accuracy."""
     features, labels = trainval
-    if space is sgd_space:
-        features = normalised(features)
     train, train_labels = features[~held_out], labels[~held_out]
     validation, truth = features[held_out], labels[held_out]
 
@@ -181,7 +180,7 @@ def sgd_fit(settings: TransferConfig, num_classes: int, seed: int) -> Fit:
         layer = _train_layer(inputs, targets, num_classes, settings, chosen, seed)
         finite = bool(layer.weight.isfinite().all())
         with torch.inference_mode():
-            parts = torch.from_numpy(asked).split(65_536)
+            parts = torch.from_numpy(asked).split(_ROWS)
             predictions = torch.cat([layer(part.to(settings.device)).argmax(1).cpu() for part in parts])
         return predictions.numpy(), finite
 
@@ -214,8 +213,11 @@ def _train_layer(
 
 def normalised(features: Array) -> Array:
     """Each row over its L2 norm, float32; a row of zeros stays one."""
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    result: Array = features / np.maximum(norms, np.finfo(np.float32).tiny)
+    result: Array = np.empty_like(features)
+    for start in range(0, len(features), _ROWS):  # a norm squares its input: all at once would be one copy more
+        rows = features[start : start + _ROWS]
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        result[start : start + _ROWS] = rows / np.maximum(norms, np.finfo(np.float32).tiny)
     return result
 
 

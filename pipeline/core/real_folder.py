@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from pipeline.core.classes import ClassTable
 from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
-from pipeline.core.image_folders import files_in, part_of
+from pipeline.core.image_folders import images_in, part_of
+from pipeline.core.user_files import file_marks, user_path
 
-IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp"})
-"""Files of other names are passed over."""
 _SHOWN = 5  # classes named in an error
 
 
@@ -29,7 +28,7 @@ class RealFolder:
         files: index-major like the rows of an image set: the first of every class, then the second of every class.
         labels: int64 [N], in the class table's order.
         fewer: WNID -> how many, of classes with fewer than `images_per_class`.
-        fingerprint: sha256 of the files' names and sizes, 64 hex digits.
+        fingerprint: sha256 of the files' names and `file_marks`, 64 hex digits.
     """
 
     where: str
@@ -61,32 +60,29 @@ def open_real_folder(where: str, classes: ClassTable, images_per_class: int, few
 
 @lru_cache(maxsize=32)
 def _open(where: str, wnids: tuple[str, ...], images_per_class: int, fewest: int) -> RealFolder:
-    root = Path(where).expanduser()
+    root = user_path(where, "train.real_data")
     if not root.is_dir():
         raise InputError(f"train.real_data {where!r} is no folder; give one with a sub-folder of images per WNID")
     root = part_of(root, "train")
-    by_class = [_images(root / wnid)[:images_per_class] for wnid in wnids]
-    counts = {wnid: len(files) for wnid, files in zip(wnids, by_class, strict=True)}
+    by_class = [images_in(root / wnid)[:images_per_class] if (root / wnid).is_dir() else [] for wnid in wnids]
+    counts = {wnid: len(found) for wnid, found in zip(wnids, by_class, strict=True)}
     _check(where, root, counts, images_per_class, fewest)
     pairs = [
-        (files[index], label)
+        (found[index], label)
         for index in range(images_per_class)
-        for label, files in enumerate(by_class)
-        if index < len(files)
+        for label, found in enumerate(by_class)
+        if index < len(found)
     ]
+    files = tuple(path for path, _ in pairs)
     return RealFolder(
         where=where,
-        files=tuple(path for path, _ in pairs),
+        files=files,
         labels=np.array([label for _, label in pairs], np.int64),
         fewer={wnid: count for wnid, count in counts.items() if count < images_per_class},
-        fingerprint=content_hash([[str(path.relative_to(root)), path.stat().st_size] for path, _ in pairs]),
+        fingerprint=content_hash(
+            [[str(path.relative_to(root)), *mark] for path, mark in zip(files, file_marks(files), strict=True)]
+        ),
     )
-
-
-def _images(folder: Path) -> Sequence[Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in files_in(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _check(where: str, root: Path, counts: dict[str, int], images_per_class: int, fewest: int) -> None:

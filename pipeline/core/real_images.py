@@ -20,8 +20,9 @@ from pipeline.core.datasets import IDX_SHA256, as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
 from pipeline.core.image_folders import list_images
-from pipeline.core.parquet_images import ParquetRows, parquet_files
+from pipeline.core.parquet_images import ParquetRows, of_one_split, parquet_files
 from pipeline.core.test_sets import FASHION_MNIST, SetSpec
+from pipeline.core.user_files import file_marks, file_sha256, user_path
 
 NO_CLASS = -1
 """Label of an image that shows none of the classes."""
@@ -137,7 +138,7 @@ def open_images(spec: SetSpec, where: str, classes: ClassTable) -> LabelledImage
     Raises:
         InputError: no layout that is read, a class without images, or no class of the run at all.
     """
-    root = Path(where).expanduser()
+    root = user_path(where, "test set")
     if files := parquet_files(root):
         return _from_parquet(spec, where, files, classes)
     return _from_folder(spec, where, root, classes)
@@ -160,29 +161,35 @@ def _from_folder(spec: SetSpec, where: str, root: Path, classes: ClassTable) -> 
     if spec.metric == "anomaly":
         files = [path for paths in listing.values() for path in paths]
         labels, left_out = np.full(len(files), NO_CLASS, dtype=np.int64), ""
+        if not files:
+            raise InputError(f"test set {where!r} holds no images; fill it")
     else:
         counts = {wnid: len(paths) for wnid, paths in listing.items()}
         wanted, left_out = _chosen(spec, where, counts, classes)
         by_class = [listing[classes.wnids[label]] for label in wanted]
         files = [path for paths in by_class for path in paths]
         labels = np.repeat(np.array(wanted, dtype=np.int64), [len(paths) for paths in by_class])
-    names = [[str(path.relative_to(root)), path.stat().st_size] for path in files]
-    return FolderImages(where, content_hash(names), files, labels, left_out)
+    names = [[str(path.relative_to(root)), *mark] for path, mark in zip(files, file_marks(files), strict=True)]
+    return FolderImages(where, content_hash([names, labels.tolist()]), files, labels, left_out)
 
 
-def _from_parquet(spec: SetSpec, where: str, files: Sequence[Path], classes: ClassTable) -> LabelledImages:
+def _from_parquet(spec: SetSpec, where: str, every_file: Sequence[Path], classes: ClassTable) -> LabelledImages:
+    files, other_files = of_one_split(every_file)
     rows = ParquetRows(files)
-    names = [[path.name, path.stat().st_size] for path in files]
+    names = [[path.name, file_sha256(path)] for path in files]
     if spec.metric == "anomaly":
+        if not rows.total:
+            raise InputError(f"test set {where!r} holds no images; fill it")
         every = np.arange(rows.total, dtype=np.int64)
-        return ParquetImages(where, content_hash(names), rows, every, np.full_like(every, NO_CLASS))
+        return ParquetImages(where, content_hash(names), rows, every, np.full_like(every, NO_CLASS), other_files)
     wnids = np.array(rows.wnids(spec.numbered_by or classes.wnids))
     counts = dict(zip(*(column.tolist() for column in np.unique(wnids, return_counts=True)), strict=True))
     wanted, left_out = _chosen(spec, where, counts, classes)
     label_of = {classes.wnids[label]: label for label in wanted}
     kept = np.flatnonzero(np.isin(wnids, list(label_of)))
     labels = np.array([label_of[wnid] for wnid in wnids[kept]], dtype=np.int64)
-    return ParquetImages(where, content_hash([names, labels.tolist()]), rows, kept, labels, left_out)
+    said = " and ".join(part for part in (other_files, left_out) if part)
+    return ParquetImages(where, content_hash([names, labels.tolist()]), rows, kept, labels, said)
 
 
 def _chosen(spec: SetSpec, where: str, counts: dict[str, int], classes: ClassTable) -> tuple[list[int], str]:

@@ -20,6 +20,7 @@ from pipeline.core.evaluate_config import CorruptionConfig, EvaluateConfig
 from pipeline.core.metrics import mean_and_std
 from pipeline.core.model_identity import GROUPS
 from pipeline.core.real_images import LabelledImages
+from pipeline.core.test_set_opening import OpenSet
 
 SAY_EVERY_S = 30
 Classifier = Callable[[torch.Tensor], torch.Tensor]
@@ -59,6 +60,19 @@ def check_corruptions(settings: CorruptionConfig, input_size: int) -> None:
             f"evaluate.corruptions needs models of at least {MIN_SIDE} pixels (train.input_size is {input_size}); "
             "leave it out"
         )
+
+
+def among(model: Classifier, one: OpenSet) -> Classifier:
+    """The model, choosing among the classes that a set shows, as the set's headline has it."""
+    if not one.is_masked:
+        return model
+    outside = sorted(set(range(one.num_classes)) - set(one.overlap))
+
+    def masked(images: torch.Tensor) -> torch.Tensor:
+        logits = model(images)
+        return logits.index_fill(1, torch.tensor(outside, device=logits.device), -torch.inf)
+
+    return masked
 
 
 def count_corrupted(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.core.classes import ClassTable
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, MissingDataError
 from pipeline.core.evaluate_config import EvaluateConfig
 from pipeline.core.real_images import LabelledImages, open_fashion_mnist, open_images
 from pipeline.core.test_sets import FASHION_MNIST, IN_DISTRIBUTION, SetSpec, known_sets, spec_of
+from pipeline.core.user_files import user_path
 
 MAIN = "test_set"
 """Name of a main set that is given as a path."""
@@ -62,7 +62,11 @@ def open_test_sets(
     for name, where in places.items():
         spec = spec_of(name)
         if name == FASHION_MNIST:
-            images = open_fashion_mnist(classes, where or data_dir)
+            try:
+                images = open_fashion_mnist(classes, where or data_dir)
+            except MissingDataError as error:
+                missing[name] = str(error)
+                continue
         elif (why := _not_there(spec, where)) is not None:
             missing[name] = why
             continue
@@ -84,8 +88,8 @@ def _not_there(spec: SetSpec, where: str | None) -> str | None:
     get = f" ({spec.get})" if spec.get else ""
     if where is None:
         return f"{spec.name} has no place; give --set evaluate.test_sets.{spec.name}=FOLDER{get}"
-    root = Path(where).expanduser()
+    key = "evaluate.test_set" if spec.name == MAIN else f"evaluate.test_sets.{spec.name}"
+    root = user_path(where, key)
     if root.is_dir() or (root.is_file() and root.suffix == ".parquet"):
         return None
-    key = "evaluate.test_set" if spec.name == MAIN else f"evaluate.test_sets.{spec.name}"
     return f"test set {where!r} is no folder and no .parquet; give {key} one that is there{get}"

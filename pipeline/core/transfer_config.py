@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +20,7 @@ class TransferConfig(Frozen):
     """Names from docs/transfer.md, or folders of your own; default: the paper's 15."""
     data_dir: str = "data"
     """Folder under which the named sets lie, laid out as docs/transfer.md says."""
-    probe_seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    probe_seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0, 1, 2), min_length=1)
     """Each draws another validation part and another search; the result is their mean."""
     split_seed: int = Field(0, ge=0)
     """Of the trainval and test parts of sets that come without (EuroSAT, digits, one folder)."""
@@ -61,7 +61,7 @@ class ClipConfig(Frozen):
     """Which CLIP model."""
 
     id: str = ""
-    """A local directory or a hub id such as `openai/clip-vit-base-patch32`; empty: none."""
+    """A local directory or a hub id with safetensors, such as `openai/clip-vit-large-patch14`; empty: none."""
     revision: str | None = None
     """Commit of a hub id, 40 hex digits. Not used for directories."""
 
@@ -74,7 +74,7 @@ class AuditConfig(Frozen):
     clip_prompt: str = Field("a photo of a {}", pattern=r"^[^{}]*\{\}[^{}]*$")
     """The text a class is looked for with; `{}` is its name."""
     clip_images_per_class: int = Field(50, ge=1)
-    """The first images of each class that CLIP sees."""
+    """CLIP sees the good ones among the first so many images of each class."""
     duplicate_distance: int = Field(4, ge=0, le=64)
     """Bits by which perceptual hashes (64 bits) of near-duplicates differ at most."""
     pairs_per_class: int = Field(2000, ge=2)

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.datasets import CONNECT_TIMEOUT_S
-from pipeline.core.errors import InputError
+from pipeline.core.errors import MissingDataError
 from pipeline.core.identity import content_hash
 from pipeline.core.real_images import ArrayImages, FolderImages
 from pipeline.core.transfer_config import TransferConfig
+from pipeline.core.user_files import file_marks, user_path
 
 Images = ArrayImages | FolderImages
 Split = tuple[Sequence[Path], Sequence[int]]
@@ -72,48 +73,46 @@ class Entry:
     download: Callable[[Path], object] | None = None
 
 
-class MissingSetError(InputError):
-    """A data set that is not there, or not whole; the others can still be used."""
+_CUT = "; where a download was cut off, remove its archive and its folder first"
 
 
 def open_named(name: str, entry: Entry, settings: TransferConfig, *, download: bool) -> TransferSet:
-    """One set of the table under `settings.data_dir`. Raises `MissingSetError` that says where to get it."""
-    root = Path(settings.data_dir).expanduser()
+    """One set of the table under `settings.data_dir`. Raises `MissingDataError` that says where to get it."""
+    root = user_path(settings.data_dir, "transfer.data_dir")
     where = f"{name}: get it from {entry.source} and lay it out under {str(root)!r} as {entry.layout}"
     try:
-        if download:
-            if entry.download is None:
-                raise MissingSetError(f"{where} (there is no download for it)")
+        if download and entry.download is not None:
             with _impatient():
                 entry.download(root)
         trainval, test, names = entry.read(root, settings.split_seed)
         train_images = folder_images(f"{name} trainval", *trainval)
         test_images = folder_images(f"{name} test", *test)
-    except (OSError, RuntimeError, ValueError, KeyError, IndexError) as error:  # all that readers make of wrong files
-        if isinstance(error, MissingSetError):
-            raise
+    except Exception as error:
         reason = str(error).partition(" You can use download=True")[0][:160] or type(error).__name__
-        fetch = "" if entry.download is None or download else ", or give --download"
-        raise MissingSetError(f"{where}{fetch} ({' '.join(reason.split())})") from error
+        if download:
+            fetch = "; there is no download for it" if entry.download is None else _CUT
+        else:
+            fetch = "" if entry.download is None else ", or give --download"
+        raise MissingDataError(f"{where}{fetch} ({' '.join(reason.split())})") from error
     check_sizes(where, entry.sizes, (len(train_images), len(test_images)))
     kind = entry.classifier if settings.classifier == "auto" else settings.classifier
     return TransferSet(name, entry.group, kind, train_images, test_images, names)
 
 
 def check_sizes(where: str, published: tuple[int, int] | None, found: tuple[int, int]) -> None:
-    """Raise `MissingSetError` when a set has other sizes than published: a part of it would give a wrong number."""
+    """Raise `MissingDataError` when a set has other sizes than published: a part of it would give a wrong number."""
     if published is not None and found != published:
-        raise MissingSetError(
+        raise MissingDataError(
             f"{where} (found {found[0]} images to train on and {found[1]} to test on instead of {published[0]} and "
             f"{published[1]}, so it is not whole)"
         )
 
 
 def folder_images(name: str, files: Sequence[Path], labels: Sequence[int]) -> FolderImages:
-    """Files as labelled images; the fingerprint is over their names, sizes in bytes and labels, not over the folder."""
+    """Files as labelled images; the fingerprint is over their names, `file_marks` and labels, not over the folder."""
     listing = [
-        [path.parent.name, path.name, path.stat().st_size, int(label)]
-        for path, label in zip(files, labels, strict=True)
+        [path.parent.name, path.name, *mark, int(label)]
+        for path, mark, label in zip(files, file_marks(files), labels, strict=True)
     ]
     return FolderImages(name, content_hash(listing), files, np.asarray(labels, np.int64))
 

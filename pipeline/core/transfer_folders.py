@@ -8,35 +8,36 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import InputError
+from pipeline.core.image_folders import images_in
 from pipeline.core.transfer_config import TransferConfig
 from pipeline.core.transfer_datasets import Split, TransferSet, folder_images, read_lines, stratified_halves
+from pipeline.core.user_files import IMAGE_SUFFIXES, user_path
 
 LARGE = 100_000
 """Images of trainval above which `auto` trains by SGD."""
 TEST_SHARE = 0.3
 """Of each class of a folder that comes without a split."""
 USER = "your own"
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def open_folder(folder: str, settings: TransferConfig) -> TransferSet:
     """A folder as a data set.
 
     * `trainval.txt` and `test.txt`: lines of an image's path (from the folder) and its label, see `read_lists`;
-    * else `train/` and `test/`, each with one sub-folder per class, the same in both;
+    * else `train/` and `test/` (where that is not there, `val/`), each with one sub-folder per class, the same in both;
     * else one sub-folder per class: 30 % of each class, drawn by `transfer.split_seed`, are the test set.
 
     Raises `InputError` when it is none of these.
     """
-    root = Path(folder).expanduser()
+    root = user_path(folder, "--dataset")
     try:
         trainval, test, names = _read(root, settings.split_seed)
         train_images = folder_images(f"{root.name} trainval", *trainval)
         test_images = folder_images(f"{root.name} test", *test)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"--dataset {folder!r}: {error}; it needs sub-folders of classes under train/ and test/, or sub-folders of "
-            "classes, or trainval.txt and test.txt"
+            f"--dataset {folder!r}: {error}; it needs sub-folders of classes under train/ and test/ (or val/), or "
+            "sub-folders of classes, or trainval.txt and test.txt"
         ) from error
     kind = ("sgd" if len(train_images) > LARGE else "lbfgs") if settings.classifier == "auto" else settings.classifier
     return TransferSet(root.name, USER, kind, train_images, test_images, names)
@@ -45,12 +46,14 @@ def open_folder(folder: str, settings: TransferConfig) -> TransferSet:
 def _read(root: Path, seed: int) -> tuple[Split, Split, Sequence[str]]:
     if (root / "trainval.txt").is_file():
         return read_lists(root)
-    if (root / "train").is_dir() and (root / "test").is_dir():
+    held_out = next((part for part in ("test", "val") if (root / part).is_dir()), None)
+    if held_out and (root / "train").is_dir():
         train, names = read_class_folders(root / "train")
-        test, test_names = read_class_folders(root / "test")
+        test, test_names = read_class_folders(root / held_out)
         if names != test_names:
             only = sorted(set(names) ^ set(test_names))
-            raise ValueError(f"train/ and test/ have other classes: {', '.join(only[:5])} stand in one of them only")
+            shown = ", ".join(only[:5])
+            raise ValueError(f"train/ and {held_out}/ have other classes: {shown} stand in one of them only")
         return train, test, names
     (files, labels), names = read_class_folders(root)
     is_test = stratified_halves(np.asarray(labels, np.int64), TEST_SHARE, seed)
@@ -69,9 +72,9 @@ def read_class_folders(root: Path) -> tuple[Split, list[str]]:
     files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        found = images_in(folder)
         if not found:
-            raise ValueError(f"{folder.name}/ holds no image ({', '.join(IMAGE_SUFFIXES)})")
+            raise ValueError(f"{folder.name}/ holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         files += found
         labels += [label] * len(found)
     return (files, labels), [folder.name for folder in folders]

@@ -183,7 +183,7 @@ def open_built_in(name: str, settings: TransferConfig, data_dir: str | None) -> 
         data_dir: folder of Fashion-MNIST, as for `datasets.find_fashion_mnist`.
 
     Raises:
-        InputError: Fashion-MNIST is not there.
+        MissingDataError: Fashion-MNIST is not there.
     """
     if name == FASHION_MNIST:
         hashed = content_hash(IDX_SHA256)

@@ -53,7 +53,9 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
     started = time.monotonic()
     check_device(config.evaluate.device, "evaluate.device")
     classes = load_class_table(config.classes)
-    sets, _ = open_test_sets(config.evaluate, classes, config.data_dir)
+    sets, missing = open_test_sets(config.evaluate, classes, config.data_dir)
+    for line in missing.values():
+        say(f"analyze: left out: {line}")
     images = sets[main_set(sets)].images
     for encoder in encoders:
         check_sizes(config.evaluate, encoder.input_size)

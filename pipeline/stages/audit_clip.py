@@ -13,7 +13,7 @@ from pipeline.core.audit import ClipRows
 from pipeline.core.audit_reading import first_pictures
 from pipeline.core.clip_layout import CLIP
 from pipeline.core.config import ModelConfig, RunConfig
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import num_shards
 from pipeline.core.image_set import shard_path
 from pipeline.core.model_source import local_model_dir
@@ -34,9 +34,10 @@ def clip_model(settings: AuditConfig) -> ModelConfig:
 
 
 def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) -> ClipRows:
-    """CLIP's word on the first good images of each class, shard by shard, as actors of Ray Data finish.
+    """CLIP's word on the good ones of each class's first images, shard by shard, as actors of Ray Data finish.
 
-    Raises `InputError` when the model cannot be loaded or the device is not there, `WorkError` when a shard is damaged.
+    Raises `InputError` when the model cannot be loaded or the device is not there, `WorkError` when a shard is damaged
+    or the hub cannot be reached.
     """
     settings = config.audit
     each = min(settings.clip_images_per_class, config.images_per_class)
@@ -57,14 +58,14 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
         with watched_rows(rows, pulse, needs, config.generate.stall_timeout_s, "audit") as judged:
             for row in judged:
                 if row.get("error"):
-                    raise InputError(row["error"])
+                    raise (InputError if row["is_input"] else WorkError)(row["error"])
                 for name, values in columns.items():
                     values.append(row[name])
     return ClipRows(**{name: np.asarray(values) for name, values in columns.items()})
 
 
 class ClipActor:
-    """Called by Ray Data with one shard at a time; answers with one row for each of its first good images.
+    """Called by Ray Data with one shard at a time; answers with a row for each good one of a class's first images.
 
     An error of the start is a row too: Ray would restart the actor again and again.
 
@@ -91,13 +92,13 @@ class ClipActor:
             directory = local_model_dir(clip_model(settings), CLIP)
             self._judge = ClipJudge(directory, names, settings.clip_prompt, settings.device)
             self._tell("ready")
-        except InputError as error:
-            self._error = str(error)
+        except (InputError, WorkError) as error:  # a hub that cannot be reached, too: another start would not mend it
+            self._error, self._is_input = str(error), isinstance(error, InputError)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
         """The shard's rows: fields of `ClipRows`."""
         if self._judge is None:
-            return [{"error": self._error}]
+            return [{"error": self._error, "is_input": self._is_input}]
         self._tell("making", says=f"judging {row['shard']}")
         found = list(self._judged(self._judge, row["shard"]))
         self._tell("shard")

@@ -21,7 +21,7 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.report import render_report
 from pipeline.core.report_content import build_report, report_plots
 from pipeline.core.report_identity import report_identity
-from pipeline.core.robustness import CorruptionCounts, check_corruptions, count_corrupted, robustness
+from pipeline.core.robustness import CorruptionCounts, among, check_corruptions, count_corrupted, robustness
 from pipeline.core.scoring import check_device, check_sizes, main_set, threads
 from pipeline.core.set_scores import set_verdict
 from pipeline.core.test_set_opening import MAIN, OpenSet, open_test_sets
@@ -182,7 +182,9 @@ def _corrupted(
     if not settings.corruptions.names:
         return None
     counts = {path: kept_counts(store, model, one, settings) for path, model in models.items()}
-    networks = {path: models[path].model.to(settings.device).eval() for path, kept in counts.items() if kept is None}
+    networks = {
+        path: among(models[path].model.to(settings.device).eval(), one) for path, kept in counts.items() if kept is None
+    }
     size = next(iter(models.values())).train.input_size
     if networks:
         with torch.inference_mode(), threads(settings.torch_threads):

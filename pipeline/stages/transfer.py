@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,15 +13,16 @@ from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import nearest
 from pipeline.core.encoders import Encoder
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, MissingDataError
 from pipeline.core.features import Features, check_device, features_of
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.linear_probe import ProbeResult, probe
 from pipeline.core.scoring import threads
-from pipeline.core.transfer_datasets import Images, MissingSetError, TransferSet, open_named
+from pipeline.core.transfer_datasets import Images, TransferSet, open_named
 from pipeline.core.transfer_folders import open_folder
 from pipeline.core.transfer_summary import ProbeRun, summary
 from pipeline.core.transfer_table import DIGITS, FASHION_MNIST, NAMED, open_built_in
+from pipeline.core.user_files import user_path
 from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
@@ -131,7 +131,7 @@ def open_sets(
     for name in dict.fromkeys(names):
         try:
             found = _open(config, name, download=download)
-        except MissingSetError as error:
+        except MissingDataError as error:
             missing[name] = str(error)
             say(f"transfer: left out {error}")
             continue
@@ -148,7 +148,7 @@ def _open(config: RunConfig, name: str, *, download: bool) -> TransferSet:
         return open_named(name, NAMED[name], config.transfer, download=download)
     if name in (DIGITS, FASHION_MNIST):
         return open_built_in(name, config.transfer, config.data_dir)
-    if not Path(name).expanduser().is_dir():
+    if not user_path(name, "--dataset").is_dir():
         known = nearest(name, [DIGITS, FASHION_MNIST, *NAMED])
         raise InputError(f"--dataset {name!r} is no folder here and no known data set{known}")
     return open_folder(name, config.transfer)

@@ -23,7 +23,16 @@ def listed(root: Path, numbered_by: tuple[str, ...] | None = None) -> dict[str, 
 
 
 def test_folders_named_by_wnid(tmp_path: Path) -> None:
-    fill(tmp_path, "n00000002/b.png", "n00000002/a.JPEG", "n00000001/x.webp", "README.txt", ".cache/x", "n00000001/.DS")
+    fill(
+        tmp_path,
+        "n00000002/b.png",
+        "n00000002/a.JPEG",
+        "n00000001/x.webp",
+        "README.txt",
+        ".cache/x",
+        "n00000001/.DS",
+        "n00000001/Thumbs.db",
+    )
     (tmp_path / "n00000003").mkdir()
     expected = {"n00000001": ["n00000001/x.webp"], "n00000002": ["n00000002/a.JPEG", "n00000002/b.png"]}
     assert listed(tmp_path) == {**expected, "n00000003": []}
@@ -57,6 +66,15 @@ def test_flat_images_with_kaggles_list(tmp_path: Path, beside: bool) -> None:
     }
 
 
+def test_kaggles_archive_is_read_as_it_unpacks(tmp_path: Path) -> None:
+    val = tmp_path / "ILSVRC/Data/CLS-LOC/val"
+    fill(val, "a.JPEG")
+    (tmp_path / SOLUTION).write_text(
+        "ImageId,PredictionString\na,n00000002 1", encoding="utf-8-sig"
+    )  # Excel's mark, too
+    assert listed(val) == {"n00000002": ["a.JPEG"]}
+
+
 def kaggle(text: str) -> Callable[[Path], object]:
     def write(root: Path) -> None:
         fill(root, "a.JPEG")
@@ -74,13 +92,29 @@ def kaggle(text: str) -> Callable[[Path], object]:
             "none of the layouts.*one sub-folder per WNID.*LOC_val_solution.csv",
         ),
         (lambda root: fill(root, "cats/a.JPEG"), WNIDS, "none of the layouts"),
-        (lambda root: fill(root, "0/a.png"), None, "named by numbers; name them by WNID"),
+        (
+            lambda root: fill(root, "0/a.png"),
+            None,
+            "named by numbers.*imagenet_v2_matched_frequency.*evaluate.test_set=NAME; or name the sub-folders by WNID",
+        ),
         (lambda root: fill(root, "0/a.png", "3/a.png"), WNIDS, "sub-folder 3 is above 2"),
         (kaggle("ImageId,PredictionString\nb,n00000001 1"), None, "lacks image 'b'"),
         (kaggle("ImageId,PredictionString\na,cat"), None, "is not Kaggle's list"),
         (kaggle("a,n00000001"), None, "is not Kaggle's list"),
+        (kaggle("ImageId,PredictionString\na,n00000001 1\na,n00000002 1"), None, "image 'a' .* or has it twice"),
+        (lambda root: (fill(root, "a.JPEG"), (root / SOLUTION).write_bytes(b"\xff\xfe1")), None, "no list in UTF-8"),
     ],
-    ids=["flat without a list", "words", "numbers", "high number", "lost image", "no wnid", "no header"],
+    ids=[
+        "flat without a list",
+        "words",
+        "numbers",
+        "high number",
+        "lost image",
+        "no wnid",
+        "no header",
+        "twice",
+        "bytes",
+    ],
 )
 def test_what_is_refused(tmp_path: Path, prepare, numbered_by, words: str) -> None:
     prepare(tmp_path)

@@ -131,3 +131,4 @@ def test_counts_of_corrupted_images_are_kept_for_their_corruptions_only(
     others = settings.model_copy(update={"corruptions": CorruptionConfig(names=["fog"], severities=[1, 2])})
     assert kept_counts(store, trained, one, others) is None
     assert kept_counts(store, replace(trained, weights_sha256="cd" * 32), one, settings) is None
+    assert kept_counts(store, trained, replace(one, overlap=[0]), settings) is None  # chosen among fewer classes

@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError
-from pipeline.core.parquet_images import ParquetRows, parquet_files
+from pipeline.core.parquet_images import ParquetRows, of_one_split, parquet_files
 from pipeline.core.real_images import open_images
 from pipeline.core.test_sets import SetSpec, known_sets
 
@@ -101,6 +101,23 @@ def test_where_files_lie(tmp_path: Path) -> None:
     assert parquet_files(tmp_path / "data") == [tmp_path / "data" / "c.parquet"]
 
 
+def test_of_a_hubs_splits_one_is_scored_and_the_others_are_told(tmp_path: Path) -> None:
+    """ImageNet's snapshot has all three; its test labels are -1, and train is what models were made of."""
+    parts = {"train-00000-of-00002": (4, 1), "train-00001-of-00002": (4, 1), "test-00000-of-00001": (4, -1)}
+    for name, (count, label) in {**parts, "validation-00000-of-00001": (10, 0)}.items():
+        labels = list(range(10)) if count == 10 else [label] * count
+        write(tmp_path / "data" / f"{name}.parquet", {"image": images(slice(0, count)), "label": labels})
+    seen = open_images(SetSpec("own", "own"), str(tmp_path), FASHION)
+    assert seen.labels.tolist() == list(range(10))
+    assert seen.left_out == "3 .parquet files beside validation (test, train)"
+
+
+def test_files_of_one_split_or_of_none_are_all_taken(tmp_path: Path) -> None:
+    for names in (["train-0.parquet", "train-1.parquet"], ["a.parquet", "testing.parquet"]):
+        files = [tmp_path / name for name in names]
+        assert of_one_split(files) == (files, "")
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
@@ -126,3 +143,31 @@ def test_no_parquet_and_no_image_are_named(tmp_path: Path) -> None:
     for row, words in ((1, "row 1 holds no readable image"), (2, "row 2 holds no image bytes")):
         with pytest.raises(InputError, match=words):
             opened.image(row)
+
+
+def test_pages_that_are_damaged_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write(path, {"image": images(slice(0, 4)), "label": [0, 1, 2, 3]})
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    path.write_bytes(whole[:4] + bytes(footer - 4) + whole[footer:])
+    rows = ParquetRows([path])
+    for read in (lambda: rows.wnids(FASHION.wnids), lambda: rows.image(0)):
+        with pytest.raises(InputError, match=r"a\.parquet' is no readable Parquet file"):
+            read()
+
+
+def test_a_column_of_something_else_and_a_strange_note_are_no_crash(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"image": ["x.png"], "label": [3]}).replace_schema_metadata({"huggingface": "{no json"})
+    pq.write_table(table, path)
+    rows = ParquetRows([path])
+    assert rows.wnids(FASHION.wnids) == [FASHION.wnids[3]]
+    with pytest.raises(InputError, match="row 0 holds no image bytes"):
+        rows.image(0)
+
+
+def test_an_anomaly_set_needs_its_images_too(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"picture": [b"x"]})
+    with pytest.raises(InputError, match="columns picture; it needs image"):
+        open_images(known_sets()["imagenet_o"], str(tmp_path), load_class_table("imagenet100"))

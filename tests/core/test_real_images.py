@@ -10,8 +10,10 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.errors import InputError
 from pipeline.core.evaluate_config import EvaluateConfig
-from pipeline.core.real_images import LabelledImages
+from pipeline.core.image_folders import SOLUTION
+from pipeline.core.real_images import LabelledImages, open_images
 from pipeline.core.test_set_opening import open_test_sets
+from pipeline.core.test_sets import known_sets
 
 FASHION = load_class_table("fashion_mnist")
 THREE = ClassTable(FASHION.rows[:3], "")
@@ -74,6 +76,32 @@ def test_fingerprint_tells_another_content(folder: Path):
     assert open_test_set(str(folder), THREE).fingerprint == before
     (folder / THREE.wnids[1] / "1.png").rename(folder / THREE.wnids[1] / "2.png")
     assert open_test_set(str(folder), THREE).fingerprint != before
+
+
+def test_pictures_of_equal_names_and_sizes_are_told_apart(folder: Path):
+    found = set()
+    for grey in (10, 200):
+        for wnid in THREE.wnids:
+            Image.new("RGB", (40, 40), (grey, grey, grey)).save(folder / wnid / "0.bmp")
+        found.add(open_test_set(str(folder), THREE).fingerprint)
+    assert len(found) == 2
+
+
+def test_labels_that_stand_in_a_list_are_a_part_of_the_fingerprint(tmp_path: Path):
+    for name in "abcd":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    found = set()
+    for labels in ((0, 1, 2, 2), (0, 1, 1, 2)):
+        lines = [f"{name},{THREE.wnids[label]} 1" for name, label in zip("abcd", labels, strict=True)]
+        (tmp_path / SOLUTION).write_text("\n".join(["ImageId,PredictionString", *lines]))
+        found.add(open_test_set(str(tmp_path), THREE).fingerprint)
+    assert len(found) == 2
+
+
+def test_an_anomaly_set_without_images_is_refused(tmp_path: Path):
+    (tmp_path / "n01443537").mkdir()
+    with pytest.raises(InputError, match="holds no images; fill it"):
+        open_images(known_sets()["imagenet_o"], str(tmp_path), load_class_table("imagenet100"))
 
 
 def remove_class(folder: Path) -> None:

@@ -11,11 +11,14 @@ from pipeline.core.evaluate_config import CorruptionConfig, EvaluateConfig
 from pipeline.core.real_images import ArrayImages
 from pipeline.core.robustness import (
     CorruptionCounts,
+    among,
     check_corruptions,
     count_corrupted,
     first_of_each_class,
     robustness,
 )
+from pipeline.core.test_set_opening import OpenSet
+from pipeline.core.test_sets import SetSpec
 
 
 def bright(batch: torch.Tensor) -> torch.Tensor:
@@ -52,6 +55,16 @@ def test_counts_are_those_of_the_corrupted_images_themselves(monkeypatch: pytest
             assert found["b"].right[name, severity] == 10 - expected
     assert found["a"].right["brightness", 5] == 5  # all look bright then: half are right
     assert found["a"].clean != 5
+
+
+def test_a_model_chooses_among_the_classes_that_a_masked_set_shows() -> None:
+    def known(batch: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([[3.0, 9.0, 1.0, 2.0]]).repeat(len(batch), 1)
+
+    images = ArrayImages("made up", "0" * 64, np.zeros((1, 8, 8, 3), np.uint8), np.array([2]))
+    masked, whole = (OpenSet(SetSpec("a", "a"), images, overlap, 4) for overlap in ([2, 3], [0, 1, 2, 3]))
+    assert among(known, masked)(torch.zeros(2, 3)).argmax(1).tolist() == [3, 3]
+    assert among(known, whole)(torch.zeros(2, 3)).argmax(1).tolist() == [1, 1]
 
 
 def test_first_of_each_class_keeps_the_order_of_the_set() -> None:

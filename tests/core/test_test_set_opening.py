@@ -86,3 +86,10 @@ def test_a_set_of_other_classes_is_refused(tmp_path: Path) -> None:
         open_test_sets(settings("imagenet_a", imagenet_a=where), ClassTable(garments, ""), None)
     with pytest.raises(InputError, match=r"lacks a sub-folder for n\d{8}, .* and \d+ more; .* the 15 classes"):
         open_test_sets(settings("imagenet_a", imagenet_a=where), HUNDRED, None)
+
+
+def test_fashion_mnist_that_is_not_there_does_not_keep_the_others(tmp_path: Path) -> None:
+    fashion = load_class_table("fashion_mnist")
+    mine = make(tmp_path / "mine", fashion.wnids)
+    found, missing = open_test_sets(settings("fashion_mnist", mine=mine), fashion, str(tmp_path / "nothing"))
+    assert list(found) == ["mine"] and "no Fashion-MNIST in" in missing["fashion_mnist"]

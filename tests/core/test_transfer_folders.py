@@ -23,6 +23,13 @@ def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path):
     assert found.test.image(0).shape == (8, 8, 3)
 
 
+def test_val_stands_in_for_a_test_folder_that_is_not_there(tmp_path: Path):
+    fill(tmp_path, "train/cat/1.png", "train/dog/1.jpg", "val/cat/9.png", "val/dog/8.png", "val/dog/9.png")
+    assert open_folder(str(tmp_path), TransferConfig()).test.labels.tolist() == [0, 1, 1]
+    fill(tmp_path, "test/cat/9.png", "test/dog/8.png")
+    assert open_folder(str(tmp_path), TransferConfig()).test.labels.tolist() == [0, 1]
+
+
 def test_a_folder_of_classes_is_split_by_the_seed(tmp_path: Path):
     fill(tmp_path, *(f"{kind}/{n}.png" for kind in ("a", "b") for n in range(10)))
 

@@ -6,8 +6,9 @@ import pytest
 import torchvision.datasets
 
 from pipeline.core import transfer_table
+from pipeline.core.errors import MissingDataError
 from pipeline.core.transfer_config import COG_SETS, LONG_TAIL_SETS, SMALL_SETS, TransferConfig
-from pipeline.core.transfer_datasets import MissingSetError, open_named
+from pipeline.core.transfer_datasets import open_named
 from pipeline.core.transfer_table import NAMED, open_built_in
 from tests.transfer_layouts import LAYOUTS, eurosat
 
@@ -59,7 +60,7 @@ def test_eurosat_is_split_by_the_seed(tmp_path: Path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_set_that_is_not_there_says_where_to_get_it_and_how_to_lay_it_out(name: str, tmp_path: Path):
-    with pytest.raises(MissingSetError) as caught:
+    with pytest.raises(MissingDataError) as caught:
         open_named(name, NAMED[name], settings(tmp_path), download=False)
     said = str(caught.value)
     assert said.startswith(f"{name}: get it from {NAMED[name].source} and lay it out under {str(tmp_path)!r}")
@@ -70,14 +71,14 @@ def test_a_set_that_is_not_there_says_where_to_get_it_and_how_to_lay_it_out(name
 
 def test_a_part_of_a_set_is_not_taken_for_the_set(tmp_path: Path):
     LAYOUTS["aircraft"](tmp_path)
-    with pytest.raises(MissingSetError, match="found 2 images to train on and 1 to test on instead of 6667 and 3333"):
+    with pytest.raises(MissingDataError, match="found 2 images to train on and 1 to test on instead of 6667 and 3333"):
         open_named("aircraft", NAMED["aircraft"], settings(tmp_path), download=False)
 
 
 def test_an_image_of_a_list_that_is_not_there_is_named(tmp_path: Path):
     LAYOUTS["inat2018"](tmp_path)
     (tmp_path / "inat2018/train_val2018/val/1.jpg").unlink()
-    with pytest.raises(MissingSetError, match=r"val/1\.jpg"):
+    with pytest.raises(MissingDataError, match=r"val/1\.jpg"):
         open_named("inat2018", replace(NAMED["inat2018"], sizes=None), settings(tmp_path), download=False)
 
 
@@ -89,11 +90,38 @@ def test_a_download_is_asked_for_and_its_failure_is_named(tmp_path: Path):
         raise OSError("no route to host")
 
     entry = replace(NAMED["pets"], download=unreachable)
-    with pytest.raises(MissingSetError, match="no route to host"):
+    with pytest.raises(MissingDataError, match="no route to host"):
         open_named("pets", entry, settings(tmp_path), download=True)
     assert asked == [tmp_path]
-    with pytest.raises(MissingSetError, match="no download for it"):
+    with pytest.raises(MissingDataError, match="no download for it"):
         open_named("cars", NAMED["cars"], settings(tmp_path), download=True)
+
+
+@pytest.mark.parametrize("name", ["cars", "sun397", "inat2018", "cog_l3"])
+def test_a_set_without_a_download_is_read_where_it_lies(name: str, tmp_path: Path):
+    LAYOUTS[name](tmp_path)
+    found = open_named(name, replace(NAMED[name], sizes=None), settings(tmp_path), download=True)
+    assert found.trainval.labels.tolist() == LABELS[name][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [("cars", "stanford_cars/cars_test_annos_withlabels.mat", b""), ("inat2018", "inat2018/train2018.json", b"[1]")],
+)
+def test_lists_that_are_no_lists_leave_the_set_out(name: str, file: str, content: bytes, tmp_path: Path):
+    LAYOUTS[name](tmp_path)
+    ((path),) = tmp_path.rglob(file.rpartition("/")[2])
+    path.write_bytes(content)
+    with pytest.raises(MissingDataError, match=f"^{name}: get it from"):
+        open_named(name, replace(NAMED[name], sizes=None), settings(tmp_path), download=False)
+
+
+def test_a_download_that_was_cut_off_says_what_to_remove(tmp_path: Path):
+    def cut(_root: Path) -> None:
+        raise EOFError("Compressed file ended before the end-of-stream marker was reached")
+
+    with pytest.raises(MissingDataError, match="remove its archive and its folder first .Compressed file ended"):
+        open_named("aircraft", replace(NAMED["aircraft"], download=cut), settings(tmp_path), download=True)
 
 
 def test_the_table_is_the_papers_fifteen():

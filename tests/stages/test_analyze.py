@@ -69,6 +69,14 @@ def test_no_map_is_drawn_when_none_is_wanted(config: RunConfig, tmp_path: Path):
     assert store.list_names(f"analysis/{manifest['analysis_id']}") == ["manifest.json", "metrics.json"]
 
 
+def test_a_set_that_takes_the_place_of_a_missing_one_is_told(config: RunConfig, tmp_path: Path):
+    sets = {"test_set": str(tmp_path / "nothing"), "test_sets": {"mine": config.evaluate.test_set}}
+    moved = RunConfig.model_validate({**config.model_dump(), "evaluate": {**config.evaluate.model_dump(), **sets}})
+    said: list[str] = []
+    analyze(moved, Store.open(str(tmp_path / "runs")), [random_encoder(0, 32)], said.append)
+    assert said[0].startswith("analyze: left out: test set") and "nothing" in said[0]
+
+
 def test_a_wrong_test_set_is_refused_and_nothing_is_written(config: RunConfig, tmp_path: Path):
     wrong = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"test_set": "nothing"})})
     with pytest.raises(InputError, match="is no folder"):

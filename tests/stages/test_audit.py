@@ -109,7 +109,19 @@ def test_an_actor_that_cannot_load_its_clip_says_so_in_a_row(
     (clip / "preprocessor_config.json").unlink()
     actor = ClipActor(planted_config(clip={"id": str(clip)}).audit, store, ["a"], EACH, None)
     (row,) = actor({"shard": "none"})
-    assert "audit.clip: " in row["error"] and "cannot be loaded" in row["error"]
+    assert "audit.clip: " in row["error"] and "cannot be loaded" in row["error"] and row["is_input"]
+
+
+def test_a_hub_that_cannot_be_reached_is_said_in_a_row_and_is_no_mistake_of_the_user(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    def unreachable(*_: object) -> Path:
+        raise WorkError("the weights of 'a/b' cannot be fetched")
+
+    monkeypatch.setattr("pipeline.stages.audit_clip.voice", lambda _: lambda *_, **__: None)
+    monkeypatch.setattr("pipeline.stages.audit_clip.local_model_dir", unreachable)
+    actor = ClipActor(planted_config(clip={"id": "a/b", "revision": "0" * 40}).audit, store, ["a"], EACH, None)
+    assert actor({"shard": "none"}) == [{"error": "the weights of 'a/b' cannot be fetched", "is_input": False}]
 
 
 @pytest.mark.slow

@@ -61,6 +61,12 @@ def test_a_sets_number_is_the_mean_of_its_probes_and_the_others_are_told(store: 
     assert again.data.metrics == logged
 
 
+def test_a_built_in_set_that_is_not_there_is_left_out_as_others_are(store: Store, tmp_path: Path, folder: Path):
+    nowhere = config(tmp_path).model_copy(update={"data_dir": str(tmp_path / "nothing")})
+    manifest = transfer(nowhere, store, [pixel_encoder(8)], ["fashion_mnist", str(folder)], lambda _: None)
+    assert list(manifest["missing"]) == ["fashion_mnist"]
+
+
 def test_what_was_done_is_not_done_again(store: Store, tmp_path: Path, folder: Path, monkeypatch):
     first = transfer(config(tmp_path), store, [pixel_encoder(8)], [str(folder)], lambda _: None)
 

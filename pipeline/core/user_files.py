@@ -1,0 +1,64 @@
+"""Paths that a user names, and what a file there holds: `~`, names that no file can have, and content beyond size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+from pipeline.core.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Lower case; files of other names are no images (`Thumbs.db`, `desktop.ini`, lists)."""
+_OF_ANY_CONTENT = frozenset({".bmp", ".pgm", ".ppm", ".tif", ".tiff"})
+"""Formats whose files are as large whatever they show."""
+_SMALL_BYTES = 64 * 1024
+
+
+def user_path(text: str, key: str) -> Path:
+    """A path as a user wrote it, with `~` meant as the home directory. `key` is what named it, for the message.
+
+    Raises `InputError` for another user's home that is not known, and for what no file can be called.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        shown = text if len(text) <= 80 else f"{text[:77]}..."
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{key} {shown!r} is no path ({why}); write it out") from error
+    return path
+
+
+def is_image(path: Path) -> bool:
+    """Named as an image file is."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's content, 64 hex digits. Raises `OSError`."""
+    digest = sha256()
+    with path.open("rb") as file:
+        for part in iter(lambda: file.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def file_marks(files: Sequence[Path]) -> list[list[int | str]]:
+    """What tells each file's content from another's: its size in bytes, and sha256 where that says too little.
+
+    A compressed picture of more than 64 KiB is told by its size, since one that shows something else is as good as
+    never as large; smaller files and formats without compression are read whole.
+
+    Raises `OSError` when a file is not there.
+    """
+
+    def mark(path: Path) -> list[int | str]:
+        size = path.stat().st_size
+        if size > _SMALL_BYTES and path.suffix.lower() not in _OF_ANY_CONTENT:
+            return [size]
+        return [size, file_sha256(path)]
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return list(pool.map(mark, files))
