@@ -14,13 +14,22 @@ REFERENCE_BATCH = 256
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.SGD:
-    """SGD over all parameters; weight decay only on those with more than one dimension (no biases, no norms)."""
+    """SGD over all parameters; weight decay only on those with more than one dimension (no biases, no norms).
+
+    The parameters must be on their device already: the momentum, zero at first, is made beside them.
+    """
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
+    optimizer = torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, fused=True)
+    if config.momentum:
+        # Left to itself, fused SGD takes memory as it is and trusts its first step to fill it, which a step that the
+        # loss scale skips does not. From zeros the first step is the same: without dampening, 0.9 * 0 + gradient.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:

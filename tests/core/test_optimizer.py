@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -49,3 +52,34 @@ def test_set_learning_rate_reaches_every_group() -> None:
     optimizer = build_optimizer(torch.nn.Linear(2, 2), SETTINGS)
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+@pytest.fixture
+def unwritten_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)  # fills what `empty_like` gives
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("unwritten_memory_is_nan")
+def test_a_first_step_that_overflows_leaves_no_momentum() -> None:
+    """float16 begins with a loss scale that is meant to overflow; what follows must be as if that step never was."""
+    settings = SETTINGS.model_copy(update={"weight_decay": 0.0})
+    layer = torch.nn.Linear(2, 2)
+    plain = copy.deepcopy(layer)
+    optimizer, reference = build_optimizer(layer, settings), torch.optim.SGD(plain.parameters(), 0.5, momentum=0.9)
+    set_learning_rate(optimizer, 0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for gradient in (float("inf"), 1.0, 3.0):
+        for parameter in layer.parameters():
+            parameter.grad = torch.full_like(parameter, float(scaler.scale(torch.tensor(gradient))))
+        scaler.step(optimizer)
+        scaler.update()
+        if gradient == float("inf"):
+            assert all(not optimizer.state[p]["momentum_buffer"].any() for p in layer.parameters())
+            continue
+        for parameter in plain.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        reference.step()
+    for ours, theirs in zip(layer.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
