@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -36,12 +38,10 @@ def num_forwards(config: TrainConfig, num_workers: int) -> int:
 
 def check_batches(config: TrainConfig, num_images: int) -> None:
     """Raises `InputError` when a global batch cannot be cut equally, or an epoch would hold none."""
-    for workers in range(config.min_workers or config.num_workers, config.num_workers + 1):
-        if config.batch_size % workers:
-            raise InputError(
-                f"train.batch_size {config.batch_size} cannot be shared equally by {workers} workers; make it a "
-                "multiple of every number of workers from train.min_workers to train.num_workers"
-            )
+    counts = range(config.min_workers or config.num_workers, config.num_workers + 1)
+    if any(config.batch_size % workers for workers in counts):
+        raise InputError(_cannot_share(config.batch_size, counts))
+    for workers in counts:
         if config.batch_size // workers // num_forwards(config, workers) < 2:
             raise InputError(
                 f"train.batch_size {config.batch_size} leaves one image to a forward of each of {workers} workers, and "
@@ -52,6 +52,24 @@ def check_batches(config: TrainConfig, num_images: int) -> None:
             f"train.batch_size {config.batch_size} is larger than the {num_images} training images; lower it, or "
             "raise images_per_class"
         )
+
+
+def _cannot_share(batch_size: int, counts: range) -> str:
+    """Which of these numbers of workers have no equal shares of a batch, and what batch or which workers would do."""
+    unequal = ", ".join(str(workers) for workers in counts if batch_size % workers)
+    multiple = math.lcm(*counts)
+    least = multiple * math.ceil(2 * counts[-1] / multiple)  # a batch norm needs two images of each worker
+    nearest = max(least, multiple * round(batch_size / multiple))
+    said = (
+        f"train.batch_size {batch_size} cannot be shared equally by {unequal} workers; give one that can, at least "
+        f"{least}, nearest {nearest}"
+    )
+    groups = itertools.groupby(counts, lambda workers: batch_size % workers == 0)
+    runs = [list(run) for equal, run in groups if equal]
+    if not runs:
+        return said
+    run = max(runs, key=lambda run: (len(run), run[-1]))
+    return f"{said}, or train.min_workers={run[0]} and train.num_workers={run[-1]}"
 
 
 @dataclass(frozen=True)

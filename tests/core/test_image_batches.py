@@ -64,6 +64,24 @@ def test_impossible_batches_are_input_errors(settings: TrainConfig, num_images: 
         check_batches(settings, num_images)
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "workers", "says"),
+    [
+        (1024, (4, 8), "by 5, 6, 7 workers; give one that can, at least 840, nearest 840, or train.min_workers=8"),
+        (1024, (1, 4), "by 3 workers; give one that can, at least 12, nearest 1020, or train.min_workers=1 and"),
+        (3, (2, 2), "by 2 workers; give one that can, at least 4, nearest 4"),
+    ],
+)
+def test_a_batch_that_has_no_equal_shares_is_told_with_one_that_has(
+    batch_size: int, workers: tuple[int, int], says: str
+) -> None:
+    settings = TrainConfig(batch_size=batch_size, min_workers=workers[0], num_workers=workers[1])
+    with pytest.raises(InputError, match=says) as caught:
+        check_batches(settings, 10_000)
+    told = int(str(caught.value).partition("nearest ")[2].partition(",")[0])
+    check_batches(settings.model_copy(update={"batch_size": told}), 10_000)
+
+
 def test_possible_batches_pass() -> None:
     check_batches(TrainConfig(batch_size=64, num_workers=2), 64)
 
