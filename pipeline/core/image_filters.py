@@ -166,4 +166,9 @@ def is_usable(
     if len(extra):
         inside |= (index >= FIRST_EXTRA) & (index - FIRST_EXTRA < extra[ids >> INDEX_BITS])
     usable: NDArray[np.bool_] = inside & (table["status"].to_numpy(zero_copy_only=False) == OK)
-    return usable & ~np.isin(ids, left_out) if len(left_out) else usable
+    if not len(left_out):
+        return usable
+    # np.isin would sort millions of ids again for each shard.
+    nearest: NDArray[np.int64] = left_out.take(np.searchsorted(left_out, ids), mode="clip")
+    usable &= nearest != ids
+    return usable

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.core.artifact import Store
@@ -14,7 +15,7 @@ from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.errors import InputError
 from pipeline.core.extra_shards import extra_shard
 from pipeline.core.identity import FIRST_EXTRA
-from pipeline.core.image_filters import Selection, select_images
+from pipeline.core.image_filters import Selection, is_usable, select_images
 from pipeline.core.image_set import shard_path
 from pipeline.core.train_config import FilterConfig
 from pipeline.core.training_images import synthetic_images
@@ -132,3 +133,16 @@ def test_extra_images_are_filtered_like_all_others(tmp_path: Path) -> None:
     found = select_images(store, paths, 1, FilterConfig(drop_duplicates=True), counts)
     assert found.labels.tolist()[10:] == [0, 0]  # the first one repeats the class's uniform image
     assert found.left_out.tolist() == [FIRST_EXTRA] and found.counts == {"drop_duplicates": {0: 1}}
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 300])
+def test_ids_that_are_left_out_are_found_without_sorting_them_again(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(count)
+    ids = rng.integers(0, 400, 200)
+    left_out = np.sort(rng.choice(400, count, replace=False))
+    expected = ~np.isin(ids, left_out)
+    monkeypatch.delattr(np, "isin")  # it takes seconds for each shard of a set of which millions are left out
+    table = pa.table({"image_id": ids, "status": ["ok"] * 200})
+    assert is_usable(table, 400, left_out).tolist() == expected.tolist()
