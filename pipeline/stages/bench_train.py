@@ -14,6 +14,8 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.image_batches import check_batches
 from pipeline.core.machine import usable_cpus
+from pipeline.core.model_identity import at_default
+from pipeline.core.train_config import TrainConfig
 from pipeline.stages.bench_sides import Measured
 from pipeline.stages.bench_train_bare import (
     run_bare_ddp,
@@ -39,6 +41,11 @@ RATIOS = {
     "stream_over_torchvision_script": ("ray_stream", "torchvision_script"),
 }
 """Ours over the peer's rate; 1 is level, more is better."""
+
+OURS_ALONE = ("data", "filters", "extra_images", "sync_batch_norm", "logit_adjustment")
+"""Settings of `train` that no peer follows."""
+NOT_THE_SCRIPTS = ("augmentation", "ema_decay")
+"""Those that the torchvision script does not follow, besides forwards in parts and a loss scale."""
 
 
 def run_ray(data: BenchSet, ingest: str) -> Measured:
@@ -82,6 +89,30 @@ SIDES: dict[str, Callable[[BenchSet], Measured]] = {
 }
 
 
+def check_alike(settings: TrainConfig, wanted: Sequence[str]) -> None:
+    """Raises `InputError` when nothing would be timed, or the sides of a wanted ratio would do unlike work."""
+    if settings.epochs < 2:
+        raise InputError("train.epochs is 1, and the first epoch is not counted; give e.g. --set train.epochs=3")
+    ours = [name for name in OURS_ALONE if not at_default(settings, name)]
+    if ours:
+        raise InputError(
+            f"train.{ours[0]} is followed by no peer of jobs.train, which would do other work; leave it out"
+        )
+    if "torchvision_script" not in {side for name in wanted for side in RATIOS[name]}:
+        return
+    theirs = [name for name in NOT_THE_SCRIPTS if not at_default(settings, name)]
+    most = settings.max_batch_per_worker
+    if most is not None and most < settings.batch_size // settings.num_workers:
+        theirs.append("max_batch_per_worker")
+    if settings.mixed_precision == "float16":
+        theirs.append("mixed_precision")
+    if theirs:
+        raise InputError(
+            f"train.{theirs[0]} is more than the torchvision script does; leave it out, or choose other ratios "
+            "with --only"
+        )
+
+
 def compare_training(
     config: RunConfig, repeats: int, wanted: Sequence[str], report: Callable[[dict[str, Any]], object]
 ) -> dict[str, Any]:
@@ -97,13 +128,10 @@ def compare_training(
         The median of each wanted ratio under its name, `spread` (lowest and highest), and what was compared; JSON-able.
 
     Raises:
-        InputError: one epoch only, no synthetic data, or an impossible batch.
+        InputError: one epoch only, settings that a wanted peer does not follow, or an impossible batch.
     """
     settings = config.train
-    if settings.epochs < 2:
-        raise InputError("train.epochs is 1, and the first epoch is not counted; give e.g. --set train.epochs=3")
-    if settings.data == "real":
-        raise InputError("train.data=real has no image set to stream; use --set train.data=synthetic")
+    check_alike(settings, wanted)
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"enabled": False})})
     needed = {side for name in wanted for side in RATIOS[name]}
     measured: dict[str, list[Measured]] = {side: [] for side in needed}
