@@ -24,5 +24,9 @@ class WorkerBrokenError(WorkError):
     """This process can no longer make images, e.g. since its GPU is in error; another process may be able to."""
 
 
+class SharedError(WorkError):
+    """All processes of a training meet it at the same step, so each may return: none waits for another."""
+
+
 class OutageError(WorkError):
     """The storage server does not answer, or answers that it cannot now: the only error that is tried again."""

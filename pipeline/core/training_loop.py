@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.core.augment import Augmentation, PytorchAugmentation
-from pipeline.core.errors import WorkError
+from pipeline.core.device_copy import sent
+from pipeline.core.errors import SharedError
 from pipeline.core.image_batches import ImageBatches, num_forwards
 from pipeline.core.multi_crop import MultiCropAugmentation
 from pipeline.core.optimizer import learning_rate, set_learning_rate
@@ -44,7 +45,7 @@ def run_epochs(
         on_epoch: called by every process after each epoch with the number of epochs done and the metrics of all.
 
     Raises:
-        WorkError: a loss is not finite; every process raises it together, with the step.
+        SharedError: a loss is not finite; with the step.
     """
     augment = build_augmentation(config)
     for epoch in range(first_epoch, config.epochs):
@@ -113,14 +114,6 @@ def run_epoch(
     }
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on the device. A GPU fetches it from pinned memory, so that the next step need not wait for this one.
-
-    https://docs.pytorch.org/tutorials/intermediate/pinmem_nonblock.html
-    """
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-
 def learn(
     config: TrainConfig, state: TrainingState, crops: list[Tensor], labels: Tensor, forwards: int
 ) -> tuple[Tensor, Tensor]:
@@ -153,7 +146,7 @@ def timed(batches: Iterator[Any], waits: list[float]) -> Iterator[Any]:
 
 
 def check_finite(losses: list[Tensor], next_step: int, forwards: int) -> None:
-    """Raises `WorkError` in all processes when one of the losses up to before `next_step` is not finite in any.
+    """Raises `SharedError` in all processes when one of the losses up to before `next_step` is not finite in any.
 
     `losses` has `forwards` of each step.
     """
@@ -164,7 +157,7 @@ def check_finite(losses: list[Tensor], next_step: int, forwards: int) -> None:
         dist.all_reduce(bad)
     if bad.any():
         step = next_step - (len(losses) - int(bad.ne(0).int().argmax()) - 1) // forwards - 1
-        raise WorkError(
+        raise SharedError(
             f"the training loss is not finite at step {step}; lower train.learning_rate or raise train.warmup_epochs "
             "and run the same command again"
         )

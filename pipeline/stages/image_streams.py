@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import SharedError
 from pipeline.core.extra_counts import NO_EXTRAS
 from pipeline.core.image_filters import NOTHING
 from pipeline.core.real_folder import RealFolder
@@ -178,4 +178,7 @@ class StreamPasses:
             for part in batches.epoch(turn):
                 yield part
             if part is None:
-                raise WorkError("a pass over the real images gave none; are the files of train.real_data still there?")
+                # Streams are split equally, so all workers come to the end of an empty one together.
+                raise SharedError(
+                    "a pass over the real images gave none; are the files of train.real_data still there?"
+                )

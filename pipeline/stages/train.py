@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -47,6 +48,7 @@ from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, Watch, Work
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
+logger = logging.getLogger(__name__)
 
 
 class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy does not see Ray's lazy import
@@ -83,7 +85,8 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
     data = None if existing else open_training_data(config, recipe, store)
     if data is not None:
         check_machine(config)
-        check_batches(config.train, data.num_images)
+        check_batches(config.train, data.num_images + (0 if data.real is None else data.real.num_images))
+        tell_warm_up(config.train)
     parents = {} if config.train.data == "real" else {"generate": recipe.id}
     params = run_parameters(config, identity)
     with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run) as run:
@@ -255,11 +258,27 @@ def check_machine(config: RunConfig) -> None:
         )
 
 
+def tell_warm_up(settings: TrainConfig) -> None:
+    """Log that a training ends before its learning rate is where it should be."""
+    if settings.warmup_epochs >= settings.epochs:
+        logger.info(
+            "train: the warm-up takes %g epochs and the training %d, so the learning rate never reaches its peak; "
+            "lower train.warmup_epochs",
+            settings.warmup_epochs,
+            settings.epochs,
+        )
+
+
 def root_cause(error: BaseException) -> str:
-    """The last line of the first worker's error, for people; Ray wraps it in several layers."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        error = next(iter(failures.values()))
+    """The last line of a worker's error, for people; Ray wraps it in several layers.
+
+    Of several it is one that tells its mend: a lone worker's `WorkError` breaks the connections of the others.
+    """
+    failures = list((getattr(error, "worker_failures", None) or {}).values())
+    told = [failure for failure in failures if isinstance(failure, (InputError, WorkError))]
+    error = next(iter([*told, *failures]), error)
     lines = [line for line in str(error).splitlines() if line.strip()]
     cause = lines[-1].strip() if lines else type(error).__name__
+    if told:  # in a task of Ray Data's it has a traceback, too, and its class before it
+        return cause.removeprefix(f"{WorkError.__module__}.{WorkError.__name__}: ")
     return f"{cause}; run the same command again to go on from its last checkpoint"

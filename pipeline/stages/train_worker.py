@@ -21,7 +21,7 @@ from torch import nn
 from pipeline.core.artifact import Store, sha256_bytes
 from pipeline.core.classifier import build_classifier, weights_to_bytes
 from pipeline.core.config import RunConfig
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import SharedError
 from pipeline.core.image_batches import ImageBatches, MemoryBatches, num_forwards
 from pipeline.core.mixing import MemoryPasses, MixedBatches, RealImages, block_of
 from pipeline.core.model_identity import WEIGHTS
@@ -42,8 +42,12 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
     """Ray Train's loop function: `settings["job"]` is a `WorkerJob`.
 
     Returns:
-        `error`: None, or the message of a `WorkError` that all workers met together (raising it would make Ray try the
-        same again); `weights_sha256`: of the published weights, from rank 0.
+        `error`: None, or the message of a `SharedError` (raising it would make Ray try the same again);
+        `weights_sha256`: of the published weights, from rank 0.
+
+    Raises:
+        WorkError: this worker alone cannot go on, e.g. rank 0 on a full disk. The others wait for it in Ray's barrier,
+            so it must reach Ray, which ends them all and starts them again up to `train.max_failures` times.
     """
     job: WorkerJob = settings["job"]
     config = job.config.train
@@ -68,7 +72,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, str | None]:
         batches = open_batches(job, rank)
         device = ray.train.torch.get_device()
         run_epochs(config, state, batches, device, len(history), reporter.on_epoch)
-    except WorkError as error:
+    except SharedError as error:
         return {"error": str(error), "weights_sha256": None}
     finally:
         reporter.close()

@@ -13,7 +13,8 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.classifier import load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.stages.train import read_metrics, root_cause, train
+from pipeline.stages.train import read_metrics, root_cause, tell_warm_up, train
+from pipeline.stages.worker_job import run_worker
 from tests.finished_trainings import finish_training
 from tests.image_sets import small_config, write_extras, write_image_set
 
@@ -212,6 +213,49 @@ def test_a_class_without_usable_images_is_an_input_error(tmp_root: str, monkeypa
         changed = config.model_copy(update={"train": config.train.model_copy(update={"ingest": ingest})})
         with pytest.raises(InputError, match=r"no usable image \('Bag'\)"):
             train(changed, store)
+
+
+def test_a_mixed_training_counts_both_sources_for_a_batch(tmp_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of 16 of the 20 synthetic images and 16 of the 20 real ones."""
+    refuse_ray(monkeypatch)
+    store = Store.open(tmp_root)
+    config = small_config(images_per_class=2, data="mixed", batch_size=32)
+    write_image_set(config, store)
+    with pytest.raises(AssertionError, match="Ray was started"):
+        train(config, store)
+
+
+@pytest.mark.parametrize(("warmup_epochs", "lines"), [(1.5, 0), (2, 1)])
+def test_a_warm_up_without_an_end_is_told(warmup_epochs: float, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="pipeline.stages.train"):
+        tell_warm_up(small_config(epochs=2, warmup_epochs=warmup_epochs).train)
+    assert len([line for line in caplog.messages if "the warm-up takes 2 epochs and the training 2" in line]) == lines
+
+
+def test_root_cause_is_the_work_error_among_what_it_broke_in_other_workers() -> None:
+    error = RuntimeError("wrapped")
+    failures = {0: RuntimeError("Connection closed by peer"), 1: WorkError("cannot read /x: closed; mend it")}
+    error.worker_failures = failures  # type: ignore[attr-defined]
+    assert root_cause(error) == "cannot read /x: closed; mend it"
+
+
+def test_a_full_disk_ends_a_training_of_several_workers_with_one_line(
+    ray_cluster: None, tmp_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 alone writes, and the other worker waits for it in Ray's barrier."""
+    refused = "cannot write metrics.jsonl: No space left on device; free space, then run the same command again"
+
+    def full(_store: Store, path: str, _data: bytes, _patience_s: float | None = None) -> None:
+        raise WorkError(refused)
+
+    def on_a_full_disk(settings: dict[str, Any]) -> Any:
+        Store.write_bytes = full  # type: ignore[method-assign]  # in the worker's process, which ends with the training
+        return run_worker(settings)
+
+    monkeypatch.setattr("pipeline.stages.train.run_worker", on_a_full_disk)
+    config = small_config(data="real", images_per_class=4, epochs=1, max_failures=0)
+    with pytest.raises(WorkError, match=rf"^training models/\w+ failed: {refused}$"):
+        train(config, Store.open(tmp_root))
 
 
 def test_root_cause_is_one_line_of_the_workers_own_error() -> None:
