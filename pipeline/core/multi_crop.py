@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pipeline.core.augment import CROP_RATIO, as_float, normalise, step_seed
 from pipeline.core.crop_resize import crop_and_resize
+from pipeline.core.device_copy import sent
 from pipeline.core.train_config import MultiCropConfig, TrainConfig
 
 _BLUR_SIGMAS = 3
@@ -86,6 +87,7 @@ class MultiCropAugmentation:
         crops = config.multi_crop
         self._seed = config.seed
         self._colours = crops
+        self._drawn: tuple[tuple[int, ...], list[Draws]] = ((), [])
         self.views = [
             View(1, config.input_size, crops.global_scale, crops.global_blur_probability, crops.solarize_probability)
         ]
@@ -99,14 +101,20 @@ class MultiCropAugmentation:
         pixels = as_float(images)
         count, _, height, width = pixels.shape
         outputs = []
-        with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator of the CPU
-            torch.manual_seed(step_seed(self._seed, epoch, step))
-            for view in self.views:
-                drawn = draw(view, self._colours, count * num_parts, height, width)
-                share = count * view.crops
-                mine = Draws(*(values[part * share : (part + 1) * share] for values in drawn))
-                outputs.append(normalise(render(pixels, mine, view.size, self._colours)))
+        for view, drawn in zip(self.views, self._draws(epoch, step, count * num_parts, height, width), strict=True):
+            share = count * view.crops
+            mine = Draws(*(values[part * share : (part + 1) * share] for values in drawn))
+            outputs.append(normalise(render(pixels, mine, view.size, self._colours)))
         return outputs
+
+    def _draws(self, epoch: int, step: int, num_images: int, height: int, width: int) -> list[Draws]:
+        """The draws of a global batch by view; kept until the next step, since every forward takes its part of them."""
+        key = (epoch, step, num_images, height, width)
+        if self._drawn[0] != key:
+            with torch.random.fork_rng(devices=[]):  # kornia draws from the global generator of the CPU
+                torch.manual_seed(step_seed(self._seed, epoch, step))
+                self._drawn = (key, [draw(view, self._colours, num_images, height, width) for view in self.views])
+        return self._drawn[1]
 
 
 def draw(view: View, colours: MultiCropConfig, num_images: int, height: int, width: int) -> Draws:
@@ -137,23 +145,25 @@ def draw(view: View, colours: MultiCropConfig, num_images: int, height: int, wid
 
 def render(pixels: Tensor, draws: Draws, size: int, colours: MultiCropConfig) -> Tensor:
     """Images float [n, 3, H, W] in 0..1 to their crops [n * k, 3, size, size] in 0..1, as drawn."""
-    crops = crop_and_resize(pixels, draws.boxes, size, draws.mirrored)
+    device = pixels.device
+    crops = crop_and_resize(pixels, sent(draws.boxes, device), size, sent(draws.mirrored, device))
+    factors = sent(draws.factors, device)
     for position in range(4):
         for kind, adjust in enumerate(_ADJUST):
-            chosen = _rows(draws.jittered & (draws.order[:, position] == kind), crops)
+            chosen = _rows(draws.jittered & (draws.order[:, position] == kind), device)
             if len(chosen):
-                crops[chosen] = adjust(crops[chosen], draws.factors[:, kind].to(crops)[chosen]).clamp(0, 1)
-    grey = _rows(draws.grey, crops)
+                crops[chosen] = adjust(crops[chosen], factors[:, kind][chosen]).clamp(0, 1)
+    grey = _rows(draws.grey, device)
     crops[grey] = rgb_to_grayscale(crops[grey]).expand(-1, 3, -1, -1)
-    blurred = _rows(draws.blurred, crops)
+    blurred = _rows(draws.blurred, device)
     if len(blurred):
         kernel = 2 * math.ceil(_BLUR_SIGMAS * colours.blur_sigma[1]) + 1
-        sigma = draws.sigma.to(crops)[blurred, None].expand(-1, 2)
+        sigma = sent(draws.sigma, device)[blurred, None].expand(-1, 2)
         crops[blurred] = gaussian_blur2d(crops[blurred], (kernel, kernel), sigma)
-    solarized = draws.solarized.to(crops.device)[:, None, None, None]
+    solarized = sent(draws.solarized, device)[:, None, None, None]
     return torch.where(solarized & (crops >= 0.5), 1 - crops, crops)
 
 
-def _rows(chosen: Tensor, like: Tensor) -> Tensor:
-    """Row numbers of the true ones; found on the CPU, where the draws are, so that no device is waited for."""
-    return chosen.nonzero()[:, 0].to(like.device)
+def _rows(chosen: Tensor, device: torch.device) -> Tensor:
+    """Row numbers of the true ones, on the device; how many there are is found on the CPU, or a GPU had to be asked."""
+    return sent(chosen.nonzero()[:, 0], device)

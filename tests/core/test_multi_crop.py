@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,22 @@ def test_workers_parts_make_the_global_batch_crop_by_crop() -> None:
     for resolution in range(2):
         together = torch.cat([part[resolution] for part in parts])
         torch.testing.assert_close(together, whole[resolution], atol=1e-5, rtol=0)
+
+
+def test_the_forwards_of_a_step_share_its_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn for the whole global batch in every forward, they would cost as many times as there are forwards."""
+    calls: list[int] = []
+
+    def counted(view: View, *rest: Any) -> Draws:
+        calls.append(view.size)
+        return draw(view, *rest)
+
+    monkeypatch.setattr("pipeline.core.multi_crop.draw", counted)
+    augment = MultiCropAugmentation(SETTINGS)
+    for step in (0, 1):
+        for part in range(2):
+            augment(pictures()[:4], 0, step, part, 2)
+    assert calls == [32, 16] * 2
 
 
 def test_crops_of_an_image_lie_side_by_side() -> None:
