@@ -138,7 +138,7 @@ class TrainConfig(Frozen):
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """Autocast dtype of forward and backward; float16, on cuda only, with a loss scale."""
     sync_batch_norm: bool = False
-    """Batch statistics over all workers instead of each one's own; cuda only."""
+    """Batch statistics of a forward over all workers instead of each one's own; cuda only."""
     ema_decay: float | None = Field(None, gt=0, lt=1)
     """The model is the running mean of weights and batch-norm statistics with this decay per step, e.g. 0.9999."""
     num_workers: int = Field(2, ge=1)
