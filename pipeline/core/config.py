@@ -60,7 +60,7 @@ class RecipeConfig(Frozen):
     num_inference_steps: int = Field(15, ge=1, le=1000)
     """Denoising steps."""
     guidance_scale: GuidanceField = 2.0
-    """Classifier-free guidance, 0 to 50: a number (1 or less: none), or a list or {low, high} drawn per image."""
+    """Classifier-free guidance, 0 to 50, 1 or less is none: a number, or a list or {low, high} drawn per image."""
     negative_prompt: str = ""
     """What the unconditional branch is told."""
     width: int = Field(32, ge=8, le=4096, multiple_of=8)

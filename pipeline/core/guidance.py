@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+NO_GUIDANCE = 1.0
+"""At this scale the prompt's own prediction comes out."""
 BASE_GUIDANCE = 2.0
 """What the pipeline is told; above 1, so that it runs the denoiser with and without the prompt."""
 
@@ -22,9 +24,10 @@ def guided_each(denoiser: nn.Module, guidance_scales: Sequence[float]) -> Iterat
 
     Args:
         denoiser: whose output has the images without the prompt first, then those with it.
-        guidance_scales: one per image of the batch, at least 0.
+        guidance_scales: one per image of the batch, at least 0; 1 or less is no guidance: t comes out, as the pipelines
+            have it with one number for all. Below 1 the formula would take the prompt away.
     """
-    scales = torch.tensor(list(guidance_scales), dtype=torch.float32) / BASE_GUIDANCE
+    scales = torch.tensor(list(guidance_scales), dtype=torch.float32).clamp(min=NO_GUIDANCE) / BASE_GUIDANCE
 
     def rescale(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         is_tuple = isinstance(output, tuple)

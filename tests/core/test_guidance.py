@@ -27,6 +27,13 @@ def test_each_image_is_the_one_of_its_own_guidance() -> None:
         assert np.abs(together[position] - other).max() > 8
 
 
+def test_drawn_guidance_of_1_or_less_is_none_as_one_number_for_all_is() -> None:
+    """With the shipped generator, whose classes differ a lot."""
+    together = images(EMBEDDED, RecipeConfig(guidance_scale=[0, 0.5, 1], num_inference_steps=5), [0.0, 0.5, 1.0])
+    alone = images(EMBEDDED, RecipeConfig(guidance_scale=0.5, num_inference_steps=5))
+    assert [np.abs(drawn - fixed).max() <= 1 for drawn, fixed in zip(together, alone, strict=True)] == [True] * 3
+
+
 def test_it_goes_with_two_text_encoders(tmp_path: Path) -> None:
     directory = build_tiny_xl_model(tmp_path / "xl")
     size = {"width": 16, "height": 16, "num_inference_steps": 3}
