@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,8 @@ from pipeline.core.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
 PRESETS = Path(__file__).parent.parent / "presets"
+_FLOW_OR_QUOTED = ('"', "'", "[", "{")
+_COMMENT = re.compile(r"(^|\s)#")
 
 
 def preset_names() -> list[str]:
@@ -88,18 +91,31 @@ def parse_mapping(text: str, path: str) -> dict[str, Any]:
     return value
 
 
+class _Unquoted(dict[Any, Any]):
+    """A mapping that YAML made of text without quotes or braces, which may have been meant as text."""
+
+
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """`a.b=c` -> (["a", "b"], value as YAML reads it; nothing is empty text). Raises `InputError`."""
+    """`a.b=c` -> (["a", "b"], value as YAML reads it; nothing is empty text). Raises `InputError`.
+
+    Nothing in it is a comment: a prompt may hold ` #`, and what follows would be lost without a word.
+    """
     key, separator, raw = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
     if not separator or not all(keys):
         raise InputError(f"--set {text!r} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
-    if not raw.strip():
+    plain = raw.strip()
+    if not plain:
         return keys, ""  # YAML would make it null
     try:
-        return keys, _parse_yaml(raw)
+        value = _parse_yaml(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         return keys, raw  # e.g. a template that opens with `{`: keep the text
+    if plain.startswith(_FLOW_OR_QUOTED):
+        return keys, value
+    if isinstance(value, str) or _COMMENT.search(plain):
+        return keys, plain
+    return keys, _Unquoted(value) if isinstance(value, dict) else value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,16 +178,36 @@ def describe(model: type[BaseModel], error: Any) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location) or "config"
     if error["type"] == "extra_forbidden":
-        parent = model
-        for part in location[:-1]:
-            parent = _model_of(parent.model_fields[part].annotation)
-        return f"unknown key {where!r}{nearest(location[-1], parent.model_fields)}"
+        parent = _model_at(model, location[:-1])
+        return f"unknown key {where!r}{nearest(location[-1], parent.model_fields) if parent else ''}"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message} (got {error['input']!r:.80})" if error["loc"] else message
+    found = f"{where}: {message} (got {error['input']!r:.80})" if error["loc"] else message
+    return f"{found}; put text that holds `: ` in quotes" if isinstance(error["input"], _Unquoted) else found
 
 
-def _model_of(annotation: Any) -> type[BaseModel]:
-    """The pydantic model inside an annotation such as `ModelConfig` or `ModelConfig | None`."""
-    found = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
-    assert found, annotation
-    return found[0]
+def _model_at(model: type[BaseModel], location: Iterable[str]) -> type[BaseModel] | None:
+    """The model that pydantic's path leads to, through models and mappings; None where it leads through more."""
+    annotation: Any = model
+    for part in location:
+        annotation = _below(annotation, part)
+    return next((kind for kind in _alternatives(annotation) if _is_model(kind)), None)
+
+
+def _below(annotation: Any, part: str) -> Any:
+    """The annotation of a field of a model, or of a mapping's values."""
+    for kind in _alternatives(annotation):
+        if get_origin(kind) is dict:
+            return get_args(kind)[1]
+        if _is_model(kind) and part in kind.model_fields:
+            return kind.model_fields[part].annotation
+    return None
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The kinds that an annotation such as `X | None` allows."""
+    return (annotation,) if get_origin(annotation) is dict else (annotation, *get_args(annotation))
+
+
+def _is_model(kind: Any) -> bool:
+    # Python 3.10 holds `list[int]` for a type, too.
+    return get_origin(kind) is None and isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import Field
 
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import (
@@ -12,9 +14,11 @@ from pipeline.core.config_loading import (
     nearest,
     parse_override,
     preset_names,
+    validate,
     with_overrides,
 )
 from pipeline.core.errors import InputError
+from pipeline.core.frozen import Frozen
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -51,6 +55,10 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("recipe.negative_prompt=", ""),
         ("recipe.template=a=b", "a=b"),
         ("recipe.seed_namespace=2026-13-45", "2026-13-45"),  # looks like a date and is none
+        ("recipe.template=a photo of {{ c }} #1", "a photo of {{ c }} #1"),  # no comment: all of it is text
+        ("recipe.negative_prompt= #nsfw ", "#nsfw"),
+        ("recipe.seed_namespace=1 #2", "1 #2"),
+        ("recipe.template='a {{ c }}' #1", "a {{ c }}"),  # behind what is quoted there is a comment
     ],
 )
 def test_an_override_is_read_as_yaml_or_kept_as_text(text: str, value: object) -> None:
@@ -83,6 +91,8 @@ def test_a_number_may_be_written_with_an_exponent() -> None:
         (["recipe.negative_prompt=blur"], ["negative_prompt has no effect without guidance"]),
         (["generate.device=cuda"], ["generate", "num_gpus_per_actor"]),
         (["generate.num_actors=3", "generate.max_actors=2"], ["max_actors 2"]),
+        (["recipe.template=a photo of {{ c }}, style: sketch"], ["recipe.template", "`: ` in quotes"]),
+        (["recipe.guidance_scale=2", "recipe.negative_prompt=text: x"], ["negative_prompt", "`: ` in quotes"]),
         (["train.epochs"], ["KEY=VALUE"]),
         (["=5"], ["KEY=VALUE"]),
         (["train.=5"], ["KEY=VALUE"]),
@@ -95,6 +105,34 @@ def test_a_wrong_value_is_one_line_that_names_it(overrides: list[str], says: lis
     message = str(caught.value)
     assert all(part in message for part in says), message
     assert "\n" not in message and "pydantic" not in message
+
+
+def test_a_mapping_may_be_given_without_quotes() -> None:
+    assert load_config("fashion", overrides=["recipe.model=id: org/x"]).recipe.model.id == "org/x"
+
+
+class Leaf(Frozen):
+    number: int = 0
+
+
+class Tree(Frozen):
+    leaves: dict[str, Leaf] = Field({})
+    branches: dict[str, dict[str, Leaf]] | None = None
+    any_of: Leaf | RunConfig = Leaf()
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"leaves": {"a.b": {"nummer": 1}}}, "unknown key 'leaves.a.b.nummer'; did you mean 'number'?"),
+        ({"branches": {"a": {"b": {"nummer": 1}}}}, "unknown key 'branches.a.b.nummer'; did you mean 'number'?"),
+        ({"any_of": {"nummer": 1}}, "unknown key 'any_of.Leaf.nummer'; unknown key 'any_of.RunConfig.nummer'"),
+    ],
+)
+def test_an_unknown_key_inside_a_mapping_is_named(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        validate(Tree, values)
+    assert str(caught.value) == says
 
 
 @pytest.mark.parametrize(

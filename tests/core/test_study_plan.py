@@ -175,6 +175,7 @@ def test_small_cells_come_first() -> None:
         ("axes: {a: {x: []}}\npaper: {a: {y: {top1: 0.5, certainty: certain}}}", "'y' is no setting of that axis"),
         ("axes: {a: {x: []}}\npaper: {a: {x: {top1: 42.9, certainty: certain}}}", "paper.a.x.top1"),
         ("axes: {a: {x: []}}\npaper: {a: {x: {top1: 0.5, certainty: sure}}}", "certainty"),
+        ("axes: {a: {x: []}}\npaper: {a: {x: {top_1: 1}}}", "'paper.a.x.top_1'; did you mean 'top1'"),
     ],
 )
 def test_a_wrong_study_is_an_input_error(tmp_path: Path, text: str, says: str) -> None:

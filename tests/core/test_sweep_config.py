@@ -33,6 +33,7 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
         ({"train.num_workers": {"choice": [1]}}, {}, "this"),
         ({"train": {"choice": [{"num_workers": 7}]}}, {}, r"train\.learning_rate, not all of it"),
         ({"recipe": {"choice": [{"width": 16}]}}, {}, r"recipe\.guidance_scale, not all of it"),
+        ({"train.epochs": {"choices": [1]}}, {}, r"'space\.train\.epochs\.choices'; did you mean 'choice'"),
         ({"train.epochs": {}}, {}, "exactly one of"),
         ({"train.epochs": {"choice": [1], "uniform": [1, 2]}}, {}, "exactly one of"),
         ({"train.learning_rate": {"uniform": [2, 1]}}, {}, "below"),
