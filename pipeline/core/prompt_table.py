@@ -81,7 +81,8 @@ class PromptRows:
         template = draw_template(self._weights, recipe.hash, identifier)
 
         def draw(variable: str, purpose: str, number: int) -> int:
-            return choose(recipe.hash, identifier, purpose, number) if variable in self._uses[template] else 0
+            is_drawn = variable in self._uses[template] and number > 0  # a class may have no hypernym
+            return choose(recipe.hash, identifier, purpose, number) if is_drawn else 0
 
         return _Key(
             class_index,

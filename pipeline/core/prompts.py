@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, UndefinedError, meta
 from jinja2.sandbox import SandboxedEnvironment
 
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest
@@ -63,6 +63,7 @@ def _environment() -> SandboxedEnvironment:
 
 
 ENVIRONMENT = _environment()
+_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 def template_names() -> dict[str, str]:
@@ -120,11 +121,25 @@ def render(source: str, class_row: Mapping[str, Any], drawn: Drawn) -> str:
     return _render(source, values, f" of class {class_row['wnid']} ({class_row['synset']})")
 
 
+def _reason(error: Exception, values: Mapping[str, str]) -> str:
+    """Why a template failed, and how to mend it."""
+    if isinstance(error, UndefinedError) and "h_c" not in values and str(error).startswith("'h_c"):
+        return "the class has no hypernym; write e.g. {{ c }}{% if h_c is defined %}, {{ h_c }}{% endif %}"
+    if isinstance(error, RecursionError):
+        return "it calls itself without end; mend it"
+    if isinstance(error, UnicodeEncodeError):
+        return "it prints half of a character (a surrogate), which is no text; mend it"
+    return f"{error}; mend it"
+
+
 def _render(source: str, values: Mapping[str, str], where: str = "") -> str:
     try:
         text = _compile(source).render(values)
-    except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        raise InputError(f"recipe.template {source!r} cannot make the prompt{where}: {error}; mend it") from error
+        text.encode()  # half of a character can be written in Jinja, and no tokenizer or file takes it
+    except _FAILURES as error:
+        raise InputError(
+            f"recipe.template {source!r} cannot make the prompt{where}: {_reason(error, values)}"
+        ) from error
     if not text.strip():
         raise InputError(f"recipe.template {source!r} makes an empty prompt{where}; let it print e.g. {{{{ c }}}}")
     return text

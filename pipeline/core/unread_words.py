@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.captions import Captions
 from pipeline.core.config import ModelConfig, RecipeConfig
+from pipeline.core.errors import InputError
 from pipeline.core.generator_config import TRAINING, GeneratorConfig
+from pipeline.core.identity import class_permutation
 from pipeline.core.model_source import EMBEDDED
 from pipeline.core.prompt_table import PromptRows
+from pipeline.core.prompts import Drawn, render
 from pipeline.core.recipe import Recipe
 
 NUM_SHOWN = 5
@@ -29,7 +34,8 @@ def unread_words(config: RecipeConfig, recipe: Recipe) -> list[str]:
 
     Args:
         config: that the recipe was resolved from.
-        recipe: its first 1,000 prompts, or 4 for each class when that is more, stand for all.
+        recipe: its first 1,000 prompts, or 4 for each class when that is more, stand for all; classes whose prompt
+            cannot be made have none.
 
     Returns:
         Lower case, in the order in which prompts have them; empty for a model that does not say what it has read.
@@ -38,8 +44,7 @@ def unread_words(config: RecipeConfig, recipe: Recipe) -> list[str]:
     if captions is None:
         return []
     read = {word for text in captions.texts() for word in _words(text)}
-    rows = max(_ROWS, _ROWS_PER_CLASS * len(recipe.classes))
-    prompts = [*PromptRows(recipe).table(0, rows)["prompt"].unique().to_pylist(), config.negative_prompt]
+    prompts = [*_first_prompts(_without_failing_classes(recipe)), config.negative_prompt]
     return list(dict.fromkeys(word for text in prompts for word in _words(text) if word not in read))
 
 
@@ -58,6 +63,28 @@ def some_words(words: list[str]) -> str:
     """The first words, and how many there are."""
     shown = ", ".join(repr(word) for word in words[:NUM_SHOWN])
     return shown if len(words) <= NUM_SHOWN else f"{shown} and {len(words) - NUM_SHOWN} words more"
+
+
+def _first_prompts(recipe: Recipe) -> list[str]:
+    if not recipe.classes.rows:
+        return []
+    rows = max(_ROWS, _ROWS_PER_CLASS * len(recipe.classes))
+    prompts: list[str] = PromptRows(recipe).table(0, rows)["prompt"].unique().to_pylist()
+    return prompts
+
+
+def _without_failing_classes(recipe: Recipe) -> Recipe:
+    drawn = Drawn(background=next(iter(recipe.backgrounds), None), style=next(iter(recipe.styles), None))
+
+    def is_made(row: dict[str, Any]) -> bool:
+        try:
+            return all(render(source, row, drawn) for source, _ in recipe.templates)
+        except InputError:
+            return False
+
+    rows = [row for row in recipe.classes.rows if is_made(row)]
+    permutation = class_permutation([row["wnid"] for row in rows])
+    return replace(recipe, classes=replace(recipe.classes, rows=rows), permutation=permutation)
 
 
 def _captions(model: ModelConfig) -> Captions | None:

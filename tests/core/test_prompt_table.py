@@ -109,8 +109,14 @@ def test_no_prompt_of_imagenet_is_cut_by_the_definition_recipe() -> None:
 
 def test_a_class_that_cannot_be_prompted_fails_before_any_row() -> None:
     row = {**load_class_table("fashion_mnist").rows[0], "hypernym_lemmas": [], "hypernym_wnids": []}
-    with pytest.raises(InputError, match="'h_c' is undefined"):
+    with pytest.raises(InputError, match="the class has no hypernym"):
         PromptRows(with_classes(recipe("c, h_c"), [row]))
+
+
+def test_a_class_without_a_hypernym_has_none_drawn() -> None:
+    row = {**load_class_table("fashion_mnist").rows[0], "lemmas": ["a"], "hypernym_lemmas": [], "hypernym_wnids": []}
+    template = "{{ c }}{% if h_c_random is defined %}, {{ h_c_random }}{% endif %}"
+    assert PromptRows(with_classes(recipe(template), [row])).table(0, 2)["prompt"].to_pylist() == ["a", "a"]
 
 
 @given(st.text(min_size=1), st.text(min_size=1).filter(str.strip), st.text(min_size=1))

@@ -101,6 +101,8 @@ def test_only_the_template_with_backgrounds_uses_them() -> None:
         ("{{ c[5:] }}", ["empty prompt"]),
         ("{% if false %}{{ c }}{% endif %}", ["empty prompt"]),
         ("\udcff{{ c }}", ["not UTF-8"]),
+        ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}{{ c }}", ["cannot make the prompt", "calls itself"]),
+        ('{{ c }}{{ "\\ud800" }}', ["cannot make the prompt", "half of a character"]),
     ],
 )
 def test_a_wrong_template_is_an_error(template: str, parts: list[str]) -> None:
@@ -112,7 +114,10 @@ def test_a_wrong_template_is_an_error(template: str, parts: list[str]) -> None:
 
 def test_a_class_without_a_hypernym_is_named() -> None:
     entity = {**row(PAPILLON), "wnid": "n00001740", "synset": "entity.n.01", "hypernym_lemmas": []}
-    with pytest.raises(InputError, match=r"of class n00001740 \(entity.n.01\): 'h_c' is undefined"):
+    with pytest.raises(
+        InputError,
+        match=r"of class n00001740 \(entity.n.01\): the class has no hypernym; write e.g. .*if h_c is defined %",
+    ):
         render(resolve_template("c, h_c"), entity, Drawn())
 
 

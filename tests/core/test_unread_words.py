@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,15 @@ def test_the_embedded_generator_has_read_its_own_recipes(template: str) -> None:
 )
 def test_words_are_found_wherever_a_prompt_has_them(recipe: dict[str, Any], words: list[str]) -> None:
     assert unread(config_of(**recipe)) == words
+
+
+@pytest.mark.parametrize(("lacking", "words"), [(1, ["multiple"]), (10, [])])
+def test_a_class_whose_prompt_cannot_be_made_has_no_words(lacking: int, words: list[str]) -> None:
+    config = config_of(template="multiple {{ c }}, {{ h_c }}")
+    recipe = resolve_recipe(config)
+    none = {"hypernym_lemmas": [], "hypernym_wnids": []}
+    rows = [{**row, **none} if row["class_index"] < lacking else row for row in recipe.classes.rows]
+    assert unread_words(config.recipe, replace(recipe, classes=replace(recipe.classes, rows=rows))) == words
 
 
 def test_words_of_other_classes_are_unread() -> None:
