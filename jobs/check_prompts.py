@@ -10,6 +10,7 @@ import click
 from pipeline.cli import JobContext, job_options, run_job
 from pipeline.core.backgrounds import load_backgrounds
 from pipeline.core.classes import ClassTable, load_class_table
+from pipeline.core.clip_tokens import CONTEXT_LENGTH, clip_token_counts
 from pipeline.core.prompt_check import PromptCheck, check_prompts
 from pipeline.core.prompts import template_names
 from pipeline.core.recipe import resolve_recipe
@@ -32,8 +33,15 @@ def main(context: JobContext) -> None:
     check = check_prompts(classes, templates, load_backgrounds(recipe.backgrounds), recipe.styles, open_wordnet())
     unread = unread_words(recipe, resolved)
     said = f"words of this recipe that {recipe.model.id!r} has never read: {some_words(unread) or 'none known'}"
-    summary = {"classes": len(classes), **asdict(check), "unread_words": unread}
-    context.finish("\n".join([*_lines(classes, check), said]), summary)
+    tokens = clip_token_counts([recipe.negative_prompt])[0] if recipe.negative_prompt else 0
+    summary = {"classes": len(classes), **asdict(check), "unread_words": unread, "negative_prompt_tokens": tokens}
+    context.finish("\n".join([*_lines(classes, check), *_negative(tokens), said]), summary)
+
+
+def _negative(tokens: int) -> list[str]:
+    """The line about a negative prompt of so many tokens; none where there is no negative prompt."""
+    cut = f", cut at {CONTEXT_LENGTH}" if tokens > CONTEXT_LENGTH else ""
+    return [f"negative prompt: {tokens} tokens{cut}"] if tokens else []
 
 
 def _lines(classes: ClassTable, check: PromptCheck) -> list[str]:

@@ -43,6 +43,8 @@ def main(
 
 def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
     """The plan for people."""
+    from pipeline.core.clip_tokens import CONTEXT_LENGTH
+
     estimate = "" if plan["prompts_counted"] == plan["images"] else f" (counted on {plan['prompts_counted']:,})"
     market = plan["market"].replace("_", " ")
     text = [
@@ -53,6 +55,8 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
         f"on {plan['cluster']:<12}{plan['gpu_hours']:,.2f} GPU hours: {plan['wall_hours']:,.2f} on {plan['gpus']} GPUs",
         f"money          ${plan['usd']:,.2f} ({market}), ${plan['usd_per_million_images']:,.0f} per million images",
     ]
+    if plan["negative_prompt_tokens"] > CONTEXT_LENGTH:
+        text.insert(2, f"               the negative prompt too: it has {plan['negative_prompt_tokens']:,} tokens")
     if actual:
         text.append(
             f"there already  {actual['images']:,} images, {actual['gpu_hours']:,.2f} GPU hours at "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from pipeline.core.choices import highest
+from pipeline.core.clip_tokens import clip_token_counts
 from pipeline.core.config import RecipeConfig, RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
@@ -75,7 +76,7 @@ class ClusterTable(Frozen):
     """What `images_per_s` means."""
     clusters: dict[str, ClusterSpec] = Field(min_length=1)
     """By name."""
-    bytes_per_pixel: dict[str, float]
+    bytes_per_pixel: dict[str, Annotated[float, Field(gt=0)]]
     """Stored bytes per pixel, by image format."""
     usd_per_gb_month: float = Field(ge=0)
     """Price of object storage."""
@@ -194,11 +195,18 @@ def plan_run(
 def cut_prompts(recipe: Recipe, rows: int) -> dict[str, int]:
     """How many of a set's prompts CLIP would cut, counted on the first rows; exact when those are all.
 
+    Also the tokens of the negative prompt, end marks included, before anything is cut; 0 where there is none.
+
     Seconds of work, so it is no part of `plan_run`.
     """
     counted = min(rows, max(MAX_COUNTED_ROWS, len(recipe.classes)))
     cut = sum(PromptRows(recipe).table(0, counted)["truncated"].to_pylist())
-    return {"prompts_cut": round(cut / counted * rows), "prompts_counted": counted}
+    negative = recipe.identity["negative_prompt"]
+    return {
+        "prompts_cut": round(cut / counted * rows),
+        "prompts_counted": counted,
+        "negative_prompt_tokens": clip_token_counts([negative])[0] if negative else 0,
+    }
 
 
 def what_happened(

@@ -98,7 +98,16 @@ def test_a_model_that_nobody_measured_is_not_guessed(table: ClusterTable) -> Non
 
 def test_prompts_that_are_cut_are_counted() -> None:
     long = config("recipe.template={{ (c ~ ' ') * 90 }}", "images_per_class=3", "generate.shard_size=100")
-    assert cut_prompts(resolve_recipe(long), 300) == {"prompts_cut": 300, "prompts_counted": 300}
+    assert cut_prompts(resolve_recipe(long), 300) == {
+        "prompts_cut": 300,
+        "prompts_counted": 300,
+        "negative_prompt_tokens": 0,
+    }
+
+
+def test_the_tokens_of_the_negative_prompt_are_counted() -> None:
+    negative = config(f"recipe.negative_prompt={'very ' * 80}")
+    assert cut_prompts(resolve_recipe(negative), 100)["negative_prompt_tokens"] == 82
 
 
 def test_what_happened_adds_up_the_shards(table: ClusterTable) -> None:
@@ -129,6 +138,8 @@ def test_the_table_that_ships_is_valid_and_says_where_its_speeds_come_from() -> 
         ({"clusters": {}}, "clusters"),
         ({"reference": {}}, "reference"),
         ({"prices": 1}, "prices"),
+        ({"clusters": {"mine": {"gpu": 8}}}, "unknown key 'clusters.mine.gpu'; did you mean 'gpus'"),
+        ({"bytes_per_pixel": {"jpeg": -0.5}}, "bytes_per_pixel.jpeg: Input should be greater than 0"),
     ],
 )
 def test_a_wrong_table_is_an_input_error(change: dict[str, object], says: str, tmp_path: Path) -> None:

@@ -30,6 +30,14 @@ def test_what_is_there_already_stands_beside_the_plan(run, tmp_path: Path) -> No
     assert "there already  60 images" in out and " GB, 0 prompts cut" in out
 
 
+@pytest.mark.parametrize(("words", "is_said"), [(75, False), (76, True)])
+def test_a_negative_prompt_that_is_cut_is_said(words: int, is_said: bool, run, tmp_path: Path) -> None:
+    negative = f"recipe.negative_prompt={'very ' * words}"
+    small = ["--images-per-class", "1", "--set", negative, "--root", str(tmp_path)]
+    code, out, _ = run("plan", "--preset", "imagenet100_sd", *small)
+    assert code == 0 and (f"the negative prompt too: it has {words + 2} tokens" in out) is is_said
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
