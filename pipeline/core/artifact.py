@@ -54,9 +54,13 @@ class Store:
         if root.startswith("file://"):  # a disk, with a disk's rename: the object stores' way of writing is not atomic
             root = _path_of_file_uri(root)
         if "://" not in root:
+            if (scheme := root.partition(":")[0]) in (*REMOTE_SCHEMES, "file") and scheme != root:
+                raise InputError(f"--root {root!r} lacks a slash; write {scheme}://…, or ./{scheme}:… for a folder")
             return cls(str(_local_root(root)))
         if (scheme := root.partition("://")[0]) not in REMOTE_SCHEMES:
             raise InputError(f"--root {root!r}: no storage is called {scheme}://; give a local path or s3://, gs://")
+        if not urlsplit(root).netloc:
+            raise InputError(f"--root {root!r} names no bucket, e.g. {scheme}://bucket/prefix; is a variable empty?")
         store = cls(root.rstrip("/"))
         try:
             file_system, base = open_filesystem(store.root)

@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.core.identity import choose, uniform
 
 MAX_GUIDANCE = 50.0
+MAX_WEIGHT = 1e9
+"""Of a template; far from where a sum of weights is infinite."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class WeightedTemplate:
 
     Args:
         template: a name from presets/prompts.yaml, or Jinja source.
-        weight: relative to the other ones', above 0.
+        weight: relative to the other ones', above 0, at most `MAX_WEIGHT`.
     """
 
     template: str
@@ -58,9 +60,11 @@ def _weighted(item: Any) -> WeightedTemplate:
         return item
     if isinstance(item, Mapping) and item.keys() <= {"template", "weight"} and isinstance(item.get("template"), str):
         weight = item.get("weight", 1)
-        if isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight < float("inf"):
+        if isinstance(weight, int | float) and not isinstance(weight, bool) and 0 < weight <= MAX_WEIGHT:
             return WeightedTemplate(item["template"], float(weight))
-    raise ValueError("every part of a mixture must be {template: TEXT, weight: a number above 0}")
+    raise ValueError(
+        f"every part of a mixture must be {{template: TEXT, weight: a number above 0, at most {MAX_WEIGHT:g}}}"
+    )
 
 
 def parse_guidance(value: Any) -> Guidance:
@@ -80,7 +84,7 @@ def parse_guidance(value: Any) -> Guidance:
 def _number(value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = -1.0
     if isinstance(value, bool) or not 0 <= number <= MAX_GUIDANCE:
         raise ValueError(f"must be a number from 0 to {MAX_GUIDANCE:g}, a list of such, or {{low: …, high: …}}")

@@ -17,6 +17,7 @@ from pipeline.core.choices import (
     parse_template,
 )
 
+HUGE = [{"template": "c", "weight": 10**400}]
 GUIDANCE = st.floats(0, 50)
 ANY_GUIDANCE = st.one_of(
     GUIDANCE,
@@ -45,14 +46,28 @@ def test_a_mixture_survives_yaml_and_json() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [-1, 51, True, "much", [], [1, "x"], {"low": 1}, {"low": 3, "high": 2}, {"low": 1, "high": 2, "x": 3}, None],
+    [
+        -1,
+        51,
+        10**400,
+        True,
+        "much",
+        [],
+        [1, "x"],
+        {"low": 1},
+        {"low": 3, "high": 2},
+        {"low": 1, "high": 2, "x": 3},
+        None,
+    ],
 )
 def test_a_wrong_guidance_says_what_it_may_be(value: Any) -> None:
     with pytest.raises(ValueError, match=r"must be (a number from 0 to 50|below)"):
         parse_guidance(value)
 
 
-@pytest.mark.parametrize("value", [3, None, [], [3], [{"weight": 1}], [{"template": "c", "weight": 0}], [{"x": "c"}]])
+@pytest.mark.parametrize(
+    "value", [3, None, [], [3], [{"weight": 1}], [{"template": "c", "weight": 0}], [{"x": "c"}], HUGE]
+)
 def test_a_wrong_template_says_what_it_may_be(value: Any) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_template(value)
