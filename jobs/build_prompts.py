@@ -9,7 +9,7 @@ import json
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
+from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.prompts import first_prompts, tracked_prompt_table
 
@@ -18,7 +18,7 @@ MAX_SHOWN_CHARACTERS = 160
 
 
 @click.command(help=__doc__)
-@job_options
+@job_options_with(checks_recipe=True)
 def main(context: JobContext) -> None:
     """Resolve the recipe, build or extend its table, print a summary."""
     recipe = resolve_recipe(context.config)

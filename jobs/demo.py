@@ -17,7 +17,7 @@ from pipeline.cli import JobContext, job_options_with, run_job
 
 
 @click.command(help=__doc__)
-@job_options_with("fashion_demo", "runs/demo")
+@job_options_with("fashion_demo", "runs/demo", checks_recipe=True)
 def main(job: JobContext) -> None:
     """Run what is missing of the chain and print the verdict."""
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.

@@ -15,7 +15,7 @@ from pipeline.core.errors import InputError
 @click.option("--retry-failed", is_flag=True, help="Make the shards again that hold failed images.")
 @click.option("--shards", metavar="FIRST:STOP", help="Make this part of the set; other jobs make the others.")
 @click.option("--per-class", metavar="FILE", help="Only extra images, as many of each class as this table says.")
-@job_options_with(shortcuts={"--max-failed-rows": "generate.max_failed_rows"})
+@job_options_with(checks_recipe=True, shortcuts={"--max-failed-rows": "generate.max_failed_rows"})
 def main(job: JobContext, retry_failed: bool, shards: str | None, per_class: str | None) -> None:
     """Make the images of a recipe that are not there yet."""
     if per_class is not None:

@@ -7,14 +7,14 @@ import sys
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
+from pipeline.cli import JobContext, job_options_with, run_job
 
 
 @click.command()
 @click.option("--num-classes", type=int, metavar="K", help="Classes, spread over the table. Default: all, at most 20.")
 @click.option("--num-images-per-class", "per_class", type=int, metavar="N", help="Default: 4.")
 @click.option("--open-nothing", is_flag=True, help="Do not show the page in a browser (done in a desktop's terminal).")
-@job_options
+@job_options_with(checks_recipe=True)
 def main(job: JobContext, num_classes: int | None, per_class: int | None, open_nothing: bool) -> None:
     """Make a few images of the set on one worker like the pool's and write a page of them. Publishes no shard."""
     from pipeline.stages.preview import preview

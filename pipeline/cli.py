@@ -57,6 +57,7 @@ def job_options_with(
     default_root: str = "runs",
     *,
     plans: bool = False,
+    checks_recipe: bool = False,
     shortcuts: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that gives a click command the shared options; it is then called with a `JobContext` first.
@@ -67,6 +68,7 @@ def job_options_with(
         default_preset: the preset when neither --preset nor --config is given; None makes that an error.
         default_root: the storage root when --root is not given.
         plans: the body runs on --dry-run too, and prints its own plan (`JobContext.dry_run`).
+        checks_recipe: --dry-run looks at the recipe's tables, templates and models and refuses what the body would.
         shortcuts: further options that take a whole number, with the config key that each is short for.
     """
     presets = ", ".join(preset_names())
@@ -108,6 +110,10 @@ def job_options_with(
             config = load_config(preset, config_files, words)
             check_outlives("--root", root)
             store = Store.open(root)
+            if dry_run and checks_recipe:
+                from pipeline.core.recipe import resolve_recipe
+
+                resolve_recipe(config)
             if dry_run and not plans:
                 click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
                 return

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_a_job_may_have_a_preset_and_a_root_of_its_own(capsys, monkeypatch, tmp_
     with pytest.raises(SystemExit):
         run_job(click.command()(job_options_with("fashion", "runs/own")(report_epochs)))
     assert capsys.readouterr().out.endswith(f"under {tmp_path}/runs/own\n")
+
+
+@pytest.mark.parametrize("word", ["recipe.template={{ d }}", "classes=nope"])
+@pytest.mark.parametrize("module", ["build_prompts", "generate", "preview", "demo"])
+def test_a_dry_run_refuses_a_recipe_that_the_run_would_refuse(capsys, monkeypatch, module: str, word: str) -> None:
+    monkeypatch.setattr("sys.argv", ["job", "--preset", "fashion", "--set", word, "--dry-run"])
+    with pytest.raises(SystemExit) as caught:
+        run_job(importlib.import_module(f"jobs.{module}").main)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2 and out == "" and err.startswith("error: ")
 
 
 def test_a_planning_job_is_told_of_a_dry_run(capsys, monkeypatch) -> None:
