@@ -44,6 +44,7 @@ def main(
 def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
     """The plan for people."""
     from pipeline.core.clip_tokens import CONTEXT_LENGTH
+    from pipeline.core.run_plan import on_gpus
 
     estimate = "" if plan["prompts_counted"] == plan["images"] else f" (counted on {plan['prompts_counted']:,})"
     market = plan["market"].replace("_", " ")
@@ -52,7 +53,7 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
         f"prompts cut    {plan['prompts_cut']:,} at CLIP's 77 tokens{estimate}",
         f"stored         {plan['stored_gb']:,.1f} GB, ${plan['usd_storage_per_month']:,.2f} a month",
         f"speed          {plan['images_per_s_per_gpu']:.3g} images/s per GPU ({plan['speed_source']})",
-        f"on {plan['cluster']:<12}{plan['gpu_hours']:,.2f} GPU hours: {plan['wall_hours']:,.2f} on {plan['gpus']} GPUs",
+        f"on {plan['cluster']:<12}{plan['gpu_hours']:,.2f} GPU hours: {plan['wall_hours']:,.2f} on {on_gpus(plan)}",
         f"money          ${plan['usd']:,.2f} ({market}), ${plan['usd_per_million_images']:,.0f} per million images",
     ]
     if plan["negative_prompt_tokens"] > CONTEXT_LENGTH:

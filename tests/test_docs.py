@@ -58,7 +58,7 @@ OTHER_LINES = {
     ".venv/bin/python -m pytest -m gpu tests/gpu": "not run: no GPU here; every test run collects these files",
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": "tests/faults/test_submitted.py sets it so",
     "ray job submit --working-dir . --entrypoint-num-cpus 1 -- "
-    "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix": "tests/faults/test_submitted.py",
+    "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix --set generate.num_actors=8": "tests/faults/test_submitted.py",
     "ray job list": "tests/jobs/test_submit.py",
     "ray job stop night-0123456789ab": "tests/faults/test_submitted.py stops a job so",
     "ray get-auth-token --generate": "not run: it writes into HOME; tests/cluster_head.py has a token file",
@@ -168,6 +168,16 @@ def test_make_knows_the_target(line: str) -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
     assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_commands_that_make_the_large_sets_say_how_many_gpus_they_take() -> None:
+    """The presets ask for one, and docs/clusters.md prices eight."""
+    manifest = (REPOSITORY / "k8s" / "jobs" / "generate.yaml").read_text(encoding="utf-8")
+    lines = [*EVERY_LINE, *(line for line in manifest.splitlines() if "entrypoint:" in line)]
+    making = [
+        line for line in lines if re.search(r"(jobs\.(generate|plan|study)|tune\.scaling) --preset imagenet", line)
+    ]
+    assert len(making) >= 9 and [line for line in making if "--set generate.num_actors=8" not in line] == []
 
 
 def test_bash_blocks_are_read_as_a_user_reads_them() -> None:

@@ -112,7 +112,7 @@ class GenerateConfig(Frozen):
     engine: EngineConfig = EngineConfig()
     """How the engine computes. Fixed for a set at its creation."""
     num_actors: int = Field(2, ge=1)
-    """Actors of the pool at the start (and its lower bound)."""
+    """Actors of the pool at the start (and its lower bound): a cluster's other GPUs stay idle."""
     max_actors: int | None = Field(None, ge=1)
     """Upper bound of the pool on an autoscaling cluster; default: `num_actors`."""
     shards_in_flight: int = Field(1, ge=1, le=8)
@@ -144,6 +144,10 @@ class GenerateConfig(Frozen):
         if self.device == "cuda" and self.num_gpus_per_actor == 0:
             raise ValueError("device is cuda but num_gpus_per_actor is 0; give e.g. num_gpus_per_actor: 1")
         return self
+
+    def largest_pool(self, shards: int) -> int:
+        """Actors of the pool at its upper bound: no more than there are shards to make."""
+        return min(self.max_actors or self.num_actors, shards)
 
 
 class TrackingConfig(Frozen):

@@ -120,7 +120,7 @@ def hours_needed(config: RunConfig, num_classes: int, batch_s: float) -> tuple[f
     """
     settings = config.generate
     shards = num_shards(num_classes, config.images_per_class, settings.shard_size)
-    actors = min(settings.max_actors or settings.num_actors, shards)
+    actors = settings.largest_pool(shards)
     batches = -(-settings.shard_size // settings.batch_size) * -(-shards // actors)
     return batches * batch_s / 3600, actors
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from pipeline.core.choices import highest
 from pipeline.core.clip_tokens import clip_token_counts
-from pipeline.core.config import RecipeConfig, RunConfig
+from pipeline.core.config import GenerateConfig, RecipeConfig, RunConfig
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
 from pipeline.core.frozen import Frozen
@@ -140,6 +141,21 @@ def training_gpu_hours(config: RunConfig, num_images: int, cluster: ClusterSpec)
     return num_images * settings.epochs * pixels / REFERENCE_PIXELS / cluster.train_images_per_s / 3600
 
 
+def gpus_at_work(settings: GenerateConfig, shards: int, gpus: int) -> int:
+    """GPUs of a cluster that the pool of so many shards takes; an actor that reserves none counts as one."""
+    return min(gpus, math.ceil(settings.largest_pool(shards) * (settings.num_gpus_per_actor or 1)))
+
+
+def on_gpus(plan: Mapping[str, Any]) -> str:
+    """`8 GPUs`, or how many of them a plan leaves idle and what takes them."""
+    busy, gpus = plan["gpus_at_work"], plan["gpus"]
+    if busy == gpus:
+        return f"{gpus} GPUs"
+    more = plan["useful_actors"]
+    mend = f"--set generate.num_actors={more} takes more" if more > plan["actors"] else "it has no more shards"
+    return f"{busy} of {gpus} GPUs ({mend})"
+
+
 def plan_run(
     config: RunConfig,
     recipe: Recipe,
@@ -150,6 +166,8 @@ def plan_run(
     actual: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Images, bytes, hours and money of making a whole set, and hours of one training on it; JSON-able.
+
+    `wall_hours` are of the GPUs that the config's actors take (`gpus_at_work`), not of all that the cluster has.
 
     Args:
         config: of the run.
@@ -171,20 +189,25 @@ def plan_run(
         raise InputError(f"the cluster file has no bytes_per_pixel for {image_format!r}; add it")
     stored = rows * config.recipe.width * config.recipe.height * table.bytes_per_pixel[image_format]
     gpu_hours = rows / rate / 3600
+    shards = rows // config.generate.shard_size
+    busy = gpus_at_work(config.generate, shards, cluster.gpus)
     dollars = gpu_hours * getattr(cluster.usd_per_gpu_hour, market)
     return {
         "cluster": cluster_name,
         "market": market,
         "images": rows,
         "classes": len(recipe.classes),
-        "shards": rows // config.generate.shard_size,
+        "shards": shards,
         "stored_gb": stored / 1e9,
         "usd_storage_per_month": stored / 1e9 * table.usd_per_gb_month,
         "images_per_s_per_gpu": rate,
         "speed_source": source,
         "gpus": cluster.gpus,
+        "gpus_at_work": busy,
+        "actors": config.generate.largest_pool(shards),
+        "useful_actors": min(shards, int(cluster.gpus / (config.generate.num_gpus_per_actor or 1))),
         "gpu_hours": gpu_hours,
-        "wall_hours": gpu_hours / cluster.gpus,
+        "wall_hours": gpu_hours / busy,
         "train_gpu_hours": training_gpu_hours(config, rows, cluster),
         "train_speed_source": cluster.train_speed_source,
         "usd": dollars,

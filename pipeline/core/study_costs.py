@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipeline.core.config import RunConfig
+from pipeline.core.run_plan import on_gpus
 from pipeline.core.study_plan import StudyPlan
 from pipeline.core.study_report import paper_figure, table_row
 
@@ -36,17 +37,20 @@ def study_costs(plan: StudyPlan, plan_run: PlanRun) -> list[dict[str, Any]]:
 
 
 def total_costs(plan: StudyPlan, plan_run: PlanRun) -> dict[str, Any]:
-    """Images, GB, GPU hours and USD of all distinct image sets of a study, GPU hours of all its trainings but the real
-    twins', and where the speeds come from.
+    """Images, GB, GPU hours and USD of all distinct image sets of a study, hours by the clock on the GPUs that the
+    smallest pool takes, GPU hours of all its trainings but the real twins', and where the speeds come from.
     """
     planned = [plan_run(config) for config in plan.image_sets()]
     speeds = {f"{found['images_per_s_per_gpu']:.3g} images/s per GPU ({found['speed_source']})": 0 for found in planned}
-    sums = {key: sum(found[key] for found in planned) for key in ("images", "stored_gb", "gpu_hours", "usd")}
+    sums = {
+        key: sum(found[key] for found in planned) for key in ("images", "stored_gb", "gpu_hours", "wall_hours", "usd")
+    }
+    gpus = on_gpus(min(planned, key=lambda found: found["gpus_at_work"]))
     trained = [plan_run(cell.config) for cell in plan.cells if not cell.is_real]
     hours = [found["train_gpu_hours"] for found in trained]
     known = None if None in hours else sum(hours) * len(plan.seeds)
     sources = list(dict.fromkeys(found["train_speed_source"] for found in trained))
-    return {**sums, "speeds": list(speeds), "train_gpu_hours": known, "train_speeds": sources}
+    return {**sums, "gpus": gpus, "speeds": list(speeds), "train_gpu_hours": known, "train_speeds": sources}
 
 
 def _times(hours: float | None, seeds: int) -> float | None:
@@ -67,6 +71,7 @@ def costs_markdown(rows: list[dict[str, Any]], total: Mapping[str, Any]) -> str:
         text.append(table_row([row["setting"], *numbers, *training, row["paper"]]))
     made = f"{total['images']:,.0f} images, {total['stored_gb']:,.0f} GB, {total['gpu_hours']:,.0f} GPU hours"
     text += ["", f"All image sets together, shared ones once: {made}, ${total['usd']:,.0f}."]
+    text.append(f"One set after the other on {total['gpus']}: {total['wall_hours']:,.0f} hours by the clock.")
     text.append(f"Speed: {'; '.join(total['speeds'])}.")
     if total["train_gpu_hours"] is not None:
         source = "; ".join(total["train_speeds"])

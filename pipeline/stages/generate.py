@@ -25,7 +25,7 @@ from pipeline.core.shard_range import shard_range
 from pipeline.core.storage_probe import check_storage
 from pipeline.core.unread_words import tell_unread
 from pipeline.core.versions import installed_versions
-from pipeline.stages.offers import shortage
+from pipeline.stages.offers import shortage, spare
 from pipeline.stages.preflight import preflight
 from pipeline.stages.progress import Progress, most_common
 from pipeline.stages.prompts import tracked_prompt_table
@@ -172,9 +172,11 @@ def make_shards(
         if settings.preflight == "always":
             took = preflight(config, recipe, store, parts, pulse)
             print("preflight: " + ", ".join(f"{name} {value:.1f} s" for name, value in took.items()), flush=True)
-        if settings.preflight != "never" and cluster_address() is not None:
+        if settings.preflight != "never":
             needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
-            if line := shortage(needs, settings.num_actors):
+            # A Ray of this machine alone plans with as many CPUs as the pool needs; GPUs it has as they are.
+            lacking = cluster_address() is not None and shortage(needs, settings.num_actors)
+            if line := lacking or spare(needs, settings, len(shards)):
                 print(f"preflight: {line}", flush=True)
         with closing(finished_shards(config, recipe, store, parts, shards, pulse, worker)) as summaries:
             for summary, is_new in summaries:

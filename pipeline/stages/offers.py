@@ -14,6 +14,7 @@ from ray._raylet import GcsClient  # type: ignore[attr-defined] # of C++, withou
 from ray.autoscaler._private.util import format_readonly_node_type
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 
+from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError
 from pipeline.core.stall import StallClock
 
@@ -139,6 +140,29 @@ def shortage(needs: Mapping[str, float], actors: int) -> str | None:
     return (
         f"{actors} actors need {wanted}, the nodes have {has} now: work begins on those; the rest waits for new nodes, "
         f"and if this cluster starts none, --set generate.num_actors={max(1, fits)} asks for what is there"
+    )
+
+
+def spare(needs: Mapping[str, float], settings: GenerateConfig, shards: int) -> str | None:
+    """A line when the free GPUs hold more actors than the pool will ever have, else None.
+
+    Args:
+        needs: of one actor.
+        settings: of the pool.
+        shards: that are to be made.
+    """
+    wanted, pool = _wanted(needs), settings.largest_pool(shards)
+    # A sweep's trial has a slot of its own, and what lies outside belongs to the other trials.
+    if "GPU" not in wanted or ray.util.get_current_placement_group() is not None:
+        return None
+    free = ray.available_resources()
+    fits = min(nodes_hold(wanted), shards, *(int(free.get(name, 0) / amount) for name, amount in wanted.items()))
+    if fits <= pool:
+        return None
+    bound = "num_actors" if settings.max_actors is None else "max_actors"
+    return (
+        f"generate.{bound}={pool} leaves GPUs idle: those that are free now hold {fits} actors; stop it, and the same "
+        f"command with --set generate.{bound}={fits} goes on with them"
     )
 
 

@@ -51,7 +51,7 @@ def finished_shards(
         batch_format="numpy",
         compute=ray.data.ActorPoolStrategy(
             min_size=min(settings.num_actors, len(shards)),
-            max_size=min(settings.max_actors or settings.num_actors, len(shards)),
+            max_size=settings.largest_pool(len(shards)),
             max_concurrent_calls_per_actor=settings.shards_in_flight,
             enable_true_multi_threading=settings.shards_in_flight > 1,
         ),

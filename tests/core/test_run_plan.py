@@ -16,6 +16,7 @@ from pipeline.core.run_plan import (
     ClusterTable,
     cut_prompts,
     load_clusters,
+    on_gpus,
     plan_run,
     relative_work,
     training_gpu_hours,
@@ -48,7 +49,7 @@ def config(*words: str) -> RunConfig:
 
 
 def test_the_numbers_are_those_of_a_calculation_by_hand(table: ClusterTable) -> None:
-    plan = plan_run(config(), resolve_recipe(config()), table, "eight")
+    plan = plan_run(config("generate.num_actors=8"), resolve_recipe(config()), table, "eight")
     assert (plan["images"], plan["shards"], plan["classes"]) == (128_000, 500, 100)
     assert plan["gpu_hours"] == pytest.approx(128_000 / 2 / 3600) and plan["wall_hours"] == plan["gpu_hours"] / 8
     assert plan["usd"] == pytest.approx(64) and plan["usd_per_million_images"] == pytest.approx(500)
@@ -56,6 +57,23 @@ def test_the_numbers_are_those_of_a_calculation_by_hand(table: ClusterTable) -> 
     assert plan["speed_source"] == "a test"
     spot = plan_run(config(), resolve_recipe(config()), table, "eight", "spot")
     assert spot["usd"] == pytest.approx(32)
+
+
+@pytest.mark.parametrize(
+    ("words", "busy", "says"),
+    [
+        ([], 1, "1 of 8 GPUs (--set generate.num_actors=8 takes more)"),
+        (["generate.num_actors=9"], 8, "8 GPUs"),
+        (["generate.max_actors=4"], 4, "4 of 8 GPUs (--set generate.num_actors=8 takes more)"),
+        (["generate.num_actors=6", "generate.num_gpus_per_actor=0.5"], 3, "num_actors=16 takes more"),
+        (["generate.num_actors=8", "images_per_class=5"], 2, "2 of 8 GPUs (it has no more shards)"),
+    ],
+)
+def test_hours_by_the_clock_are_of_the_gpus_that_the_actors_take(
+    words: list[str], busy: int, says: str, table: ClusterTable
+) -> None:
+    plan = plan_run(config(*words), resolve_recipe(config(*words)), table, "eight")
+    assert plan["wall_hours"] == plan["gpu_hours"] / busy and says in on_gpus(plan)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ def priced(config: RunConfig) -> Mapping[str, Any]:
     cost = config.images_per_class / 100
     return {
         "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
+        "wall_hours": cost / 2, "gpus": 8, "gpus_at_work": 2, "actors": 2, "useful_actors": 8,
         "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
         "train_gpu_hours": 3 * cost, "train_speed_source": "guessed too",
     }  # fmt: skip
@@ -30,7 +31,7 @@ def test_a_row_has_its_own_price_and_shared_sets_are_paid_once() -> None:
     plan = plan_study(study, load_config("fashion"))
     assert [(row["setting"], row["usd"]) for row in study_costs(plan, priced)] == [("1x", 1.0), ("4x", 4.0)]
     total = total_costs(plan, priced)
-    assert total["usd"] == 4.0 and total["speeds"] == ["2 images/s per GPU (guessed)"]
+    assert total["usd"] == 4.0 and total["wall_hours"] == 2.0 and total["speeds"] == ["2 images/s per GPU (guessed)"]
     assert total["train_gpu_hours"] == 3 * (3.0 + 12.0)  # every setting is trained, with each of three seeds
 
 
@@ -38,6 +39,12 @@ def test_samples_are_images_times_epochs_times_seeds() -> None:
     study = StudyConfig(seeds=[0, 1], axes={"a": {"x": ["images_per_class=100", "train.epochs=7"]}})
     (row,) = study_costs(plan_study(study, load_config("fashion")), priced)
     assert (row["samples"], row["train_gpu_hours"]) == (1000 * 7 * 2, 3 * 2)
+
+
+def test_the_hours_by_the_clock_are_those_of_the_actors_that_are_set() -> None:
+    plan = plan_study(StudyConfig(axes={"a": {"x": ["images_per_class=400"]}}), load_config("fashion"))
+    text = costs_markdown(study_costs(plan, priced), total_costs(plan, priced))
+    assert "on 2 of 8 GPUs (--set generate.num_actors=8 takes more): 2 hours by the clock" in text
 
 
 def test_a_label_cannot_break_the_table() -> None:
@@ -48,8 +55,8 @@ def test_a_label_cannot_break_the_table() -> None:
 
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet1k"])
 def test_the_tables_of_the_documentation_are_those_of_the_command(name: str) -> None:
-    """`jobs.study --dry-run --cluster h100x8`."""
-    plan = plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd"))
+    """`jobs.study --dry-run --cluster h100x8 --set generate.num_actors=8`."""
+    plan = plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd", overrides=["generate.num_actors=8"]))
     clusters = load_clusters()
 
     def planned(config: RunConfig) -> dict[str, Any]:

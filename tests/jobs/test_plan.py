@@ -16,6 +16,7 @@ def test_a_big_preset_before_anything_runs(run, tmp_path: Path) -> None:
     found = json.loads(out.splitlines()[-1])
     assert code == 0 and found["actual"] is None and not (tmp_path / "runs").exists()
     assert found["plan"]["cluster"] == "h200x8" and found["plan"]["market"] == "spot"
+    assert "on 1 of 8 GPUs (--set generate.num_actors=8 takes more)" in out
     assert "126,720 of 100 classes in 495 shards" in out and "per million images" in out
 
 

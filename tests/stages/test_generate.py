@@ -237,3 +237,11 @@ def test_work_and_failures_are_curves_in_mlflow_while_the_job_runs(tiny_model: P
     for name, last in (("seconds.denoise", 4.0), ("failed.OSError", 8.0)):
         points = {point.step: point.value for point in client.get_metric_history(run_id, name)}
         assert sorted(points) == [1, 2, 3, 4] and points[4] == last
+
+
+def test_gpus_that_no_actor_takes_are_said_at_the_start(
+    tiny_model: Path, tmp_root: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipeline.stages.generate.spare", lambda needs, _, shards: f"{needs['GPU']:g} GPU, {shards}")
+    generate(config_of(tiny_model), Store.open(tmp_root))
+    assert "preflight: 0 GPU, 4\n" in capsys.readouterr().out

@@ -6,9 +6,10 @@ import pytest
 import ray
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
+from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError
 from pipeline.stages import offers
-from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage
+from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage, spare
 from tests.conftest import without_forwarded
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")  # of 4 planned CPUs
@@ -19,6 +20,29 @@ def test_a_pool_that_is_larger_than_the_nodes_is_said_with_what_fits() -> None:
     line = shortage({"CPU": 1.5, "GPU": 0}, 6)
     assert line and "6 actors need 9 CPU, the nodes have 4 CPU now" in line and "num_actors=2" in line
     assert "the nodes have 0 GPU now" in (shortage({"CPU": 1, "GPU": 1}, 2) or "")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "shards", "says"),
+    [
+        ({"num_actors": 1}, 99, "num_actors=1 leaves GPUs idle: those that are free now hold 3 actors"),
+        ({"num_actors": 1, "max_actors": 2}, 99, "--set generate.max_actors=3"),
+        ({"num_actors": 3}, 99, None),
+        ({"num_actors": 1}, 1, None),
+    ],
+)
+def test_gpus_that_a_pool_leaves_idle_are_said(
+    monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int], shards: int, says: str | None
+) -> None:
+    nodes = [{"Alive": True, "Resources": {"CPU": 8, "GPU": 2}}] * 2
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0, "GPU": 3.0})
+    line = spare({"CPU": 1, "GPU": 1}, GenerateConfig(**bounds), shards)
+    assert says in line if says else line is None
+
+
+def test_a_pool_without_gpus_is_not_told_of_idle_ones() -> None:
+    assert spare({"CPU": 1, "GPU": 0}, GenerateConfig(num_actors=1), 99) is None
 
 
 def test_nobody_is_refused_by_a_cluster_whose_autoscaler_tells_nothing() -> None:
