@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from pipeline.core.gallery import (
     MAX_CLASSES,
@@ -18,6 +19,8 @@ from pipeline.core.gallery import (
     thumbnail_uri,
 )
 from pipeline.core.metrics import ScoreSums
+from pipeline.core.set_gallery import INDEX_SIDE
+from pipeline.core.set_gallery import MAX_SIDE as GALLERY_SIDE
 
 
 def pixels(source: str) -> np.ndarray:
@@ -61,6 +64,15 @@ def test_small_images_are_kept_exactly_and_large_ones_are_shrunk():
     small = np.random.default_rng(0).integers(0, 255, (32, 28, 3), dtype=np.uint8)
     assert (pixels(thumbnail_uri(Image.fromarray(small))) == small).all()
     assert pixels(thumbnail_uri(Image.new("RGB", (512, 256)))).shape == (48, 96, 3)
+
+
+@pytest.mark.parametrize("side", [64, 96, 512])
+def test_photographs_of_any_size_keep_a_gallery_s_pages_small(side: int):
+    """What docs/evaluation.md promises of 1,000 classes: the index below 4 MB, a page of 400 pictures below 5 MB."""
+    china = Image.fromarray(load_sample_images().images[0]).crop((0, 0, 427, 427)).resize((side, side))
+    cover = thumbnail_uri(china.copy(), INDEX_SIDE)
+    assert max(pixels(cover).shape) <= INDEX_SIDE and len(cover) * 1000 < 3_500_000  # the rest is for the words
+    assert len(thumbnail_uri(china.copy(), GALLERY_SIDE)) * 400 < 4_500_000
 
 
 def scores():
