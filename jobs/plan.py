@@ -2,41 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli import JobContext, job_options, run_job
 
+if TYPE_CHECKING:
+    from pipeline.core.run_plan import Market
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the price options say.
+
+    Args:
+        clusters_file: another cluster file than the one that ships.
+        market: which price.
+        images_per_s: of one GPU, as the user knows it.
+    """
+
+    clusters_file: Path | None
+    market: Market
+    images_per_s: float | None
+
+
+NO_PRICES = Prices(None, "on_demand", None)
+"""None of the options was given."""
+
+
+def price_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of `Prices`; the command is called with `prices`."""
+
+    @click.option(
+        "--clusters", "clusters_file", type=Path, metavar="FILE", help="Another cluster file than the one here."
+    )
+    @click.option("--spot", is_flag=True, help="At the price of machines that may be taken away.")
+    @click.option(
+        "--images-per-s",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="Of one GPU with this recipe, measured.",
+    )
+    @wraps(function)
+    def command(
+        *arguments: Any, clusters_file: Path | None, spot: bool, images_per_s: float | None, **others: Any
+    ) -> None:
+        prices = Prices(clusters_file, "spot" if spot else "on_demand", images_per_s)
+        function(*arguments, prices=prices, **others)
+
+    return command
+
 
 @click.command()
 @click.option("--cluster", metavar="NAME", help="Of the cluster file; default: h200x8, or local on CPUs.")
-@click.option("--clusters", "clusters_file", type=Path, metavar="FILE", help="Another cluster file than the one here.")
-@click.option("--spot", is_flag=True, help="At the price of machines that may be taken away.")
-@click.option(
-    "--images-per-s",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="Of one GPU with this recipe, measured.",
-)
+@price_options
 @job_options
-def main(
-    job: JobContext, cluster: str | None, clusters_file: Path | None, spot: bool, images_per_s: float | None
-) -> None:
+def main(job: JobContext, cluster: str | None, prices: Prices) -> None:
     """Say what making the images of a preset takes and, when shards are there, what they took. Writes nothing."""
     from pipeline.core.image_set import each_summary, published_shards
     from pipeline.core.recipe import resolve_recipe
-    from pipeline.core.run_plan import Market, cut_prompts, load_clusters, plan_run, what_happened
+    from pipeline.core.run_plan import cut_prompts, load_clusters, plan_run, what_happened
 
     recipe = resolve_recipe(job.config)
-    table = load_clusters(clusters_file)
-    market: Market = "spot" if spot else "on_demand"
+    table = load_clusters(prices.clusters_file)
     name = cluster or ("h200x8" if job.config.generate.device == "cuda" else "local")
     published = sorted(published_shards(job.store, recipe.images_dir))
     summaries = each_summary(job.store, recipe.images_dir, published)
-    actual = what_happened(job.config, table, name, market, summaries) if published else None
-    plan = plan_run(job.config, recipe, table, name, market, images_per_s, actual)
+    actual = what_happened(job.config, table, name, prices.market, summaries) if published else None
+    plan = plan_run(job.config, recipe, table, name, prices.market, prices.images_per_s, actual)
     plan |= cut_prompts(recipe, plan["images"])
     job.finish("\n".join(lines(plan, actual)), {"plan": plan, "actual": actual})
 

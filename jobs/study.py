@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from jobs.plan import NO_PRICES, Prices, price_options
 from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
@@ -35,6 +36,7 @@ from pipeline.core.study_report import outline_text
     "--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as the CPUs allow."
 )
 @click.option("--cluster", metavar="NAME", help="With --dry-run: what each row costs there, from the cluster file.")
+@price_options
 def main(
     job: JobContext,
     study: str,
@@ -42,10 +44,13 @@ def main(
     max_cells: int | None,
     slots: int | None,
     cluster: str | None,
+    prices: Prices,
 ) -> None:
     """Run what is missing of a study and print its table."""
     if cluster and not job.dry_run:
         raise InputError("--cluster only says what rows would cost; give it with --dry-run")
+    if not cluster and prices != NO_PRICES:
+        raise InputError("--clusters, --spot and --images-per-s price rows of --cluster NAME; give it with them")
     settings = load_study(study)
     plan = plan_study(settings, job.config, given=job.overrides)
     chosen = plan_study(settings, job.config, only, job.overrides)
@@ -53,11 +58,11 @@ def main(
     from pipeline.stages.study import Study
 
     found = Study(plan, chosen, job.store, Path(study).stem)
-    found.open_test_sets(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
+    found.look_at_data(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
     outline = found.outline(max_cells)
     if job.dry_run:
         lines = [f"  {cell.name}: {cell.config.train.epochs} epochs" for cell in chosen.cells]
-        costs, table = _costs(chosen, found.recipe_of, cluster) if cluster else (None, "")
+        costs, table = _costs(chosen, found.recipe_of, cluster, prices) if cluster else (None, "")
         job.finish("\n".join([f"study: {outline_text(outline)}", *lines, table]), {**outline, "costs": costs})
         return
     click.echo(f"study: {outline_text(outline)}")
@@ -68,14 +73,16 @@ def main(
     job.finish(f"\n{table}\ntable.md, table.csv, sets.csv, plot.png and, at the end, pages.md in {folder}", summary)
 
 
-def _costs(plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: str) -> tuple[list[dict[str, Any]], str]:
+def _costs(
+    plan: StudyPlan, recipe_of: Callable[[RunConfig], Recipe], cluster: str, prices: Prices
+) -> tuple[list[dict[str, Any]], str]:
     from pipeline.core.run_plan import load_clusters, plan_run
     from pipeline.core.study_costs import costs_markdown, study_costs, total_costs
 
-    clusters = load_clusters()
+    clusters = load_clusters(prices.clusters_file)
 
     def planned(config: RunConfig) -> dict[str, Any]:
-        return plan_run(config, recipe_of(config), clusters, cluster)
+        return plan_run(config, recipe_of(config), clusters, cluster, prices.market, prices.images_per_s)
 
     rows = study_costs(plan, planned)
     return rows, costs_markdown(rows, total_costs(plan, planned))

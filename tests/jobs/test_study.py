@@ -33,7 +33,14 @@ def test_dry_run_on_a_cluster_says_what_each_row_costs(run, tiny_model: Path, tm
     study.write_text(STUDY)
     clusters = ["--dry-run", "--cluster", "local"]
     code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), *clusters)
-    assert code == 2 and "nobody knows how fast" in err  # no speed is known of a model that nobody timed
+    assert code == 2 and "or give --images-per-s" in err  # no speed is known of a model that nobody timed
+    known = [*clusters, "--images-per-s", "2"]
+    code, out, err = run("study", *words(tmp_path / "runs", tiny_model, study), *known)
+    assert code == 0 and "2 images/s per GPU (given by --images-per-s)" in out, err
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), *known, "--clusters", "none.yaml")
+    assert code == 2 and "none.yaml" in err
+    code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), "--dry-run", "--spot")
+    assert code == 2 and "price rows of --cluster NAME" in err
     code, _, err = run("study", *words(tmp_path / "runs", tiny_model, study), "--cluster", "local")
     assert code == 2 and "--dry-run" in err
 
