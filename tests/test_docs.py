@@ -58,7 +58,9 @@ OTHER_LINES = {
     ".venv/bin/python -m pytest -m gpu tests/gpu": "not run: no GPU here; every test run collects these files",
     "export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265": "tests/faults/test_submitted.py sets it so",
     "ray job submit --working-dir . --entrypoint-num-cpus 1 -- "
-    "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix --set generate.num_actors=8": "tests/faults/test_submitted.py",
+    "python -m jobs.generate --preset imagenet1k_sd --root s3://bucket/prefix --set generate.num_actors=8": (
+        "tests/faults/test_submitted.py"
+    ),
     "ray job list": "tests/jobs/test_submit.py",
     "ray job stop night-0123456789ab": "tests/faults/test_submitted.py stops a job so",
     "ray get-auth-token --generate": "not run: it writes into HOME; tests/cluster_head.py has a token file",
@@ -178,6 +180,15 @@ def test_commands_that_make_the_large_sets_say_how_many_gpus_they_take() -> None
         line for line in lines if re.search(r"(jobs\.(generate|plan|study)|tune\.scaling) --preset imagenet", line)
     ]
     assert len(making) >= 9 and [line for line in making if "--set generate.num_actors=8" not in line] == []
+
+
+def test_the_probes_of_the_large_models_look_for_one_and_the_same_training() -> None:
+    probing = [line for line in EVERY_LINE if "jobs.transfer --preset imagenet" in line]
+    assert len(probing) == 2 and [line for line in probing if "--set train=@paper_rn50" not in line] == []
+
+
+def test_the_token_of_a_hub_is_told_where_its_models_are() -> None:
+    assert "`HF_TOKEN`" in (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_bash_blocks_are_read_as_a_user_reads_them() -> None:

@@ -16,7 +16,7 @@ from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.errors import InputError
 from pipeline.core.run_plan import find_cluster, load_clusters
 from pipeline.core.scaling_law import MIN_SIZES
-from pipeline.core.study_config import StudyConfig, load_study
+from pipeline.core.study_config import TWIN_AXIS, StudyConfig, load_study
 from pipeline.core.study_plan import plan_study
 from pipeline.core.study_report import outline_text
 
@@ -24,19 +24,30 @@ from pipeline.core.study_report import outline_text
 def grid_study(
     recipes: tuple[str, ...], sizes: tuple[int, ...], seeds: int, lengths: str | None, twins: bool = True
 ) -> StudyConfig:
-    """An axis per recipe, with a setting per size, and one of real images. Raises `InputError`."""
+    """An axis per recipe, with a setting per size, and one of real images. Raises `InputError`.
+
+    Args:
+        recipes: templates.
+        sizes: images per class.
+        seeds: how many.
+        lengths: name or file of a study, all of whose settings but seeds and axes are taken; its twins only with
+            `twins`.
+        twins: train on real images too.
+    """
     if len(set(sizes)) < MIN_SIZES:
         raise InputError(f"give at least {MIN_SIZES} different --size N (images per class), not {len(set(sizes))}")
     settings = {recipe: {f"{size}": [f"images_per_class={size}"] for size in sorted(set(sizes))} for recipe in recipes}
-    return StudyConfig(
-        seeds=list(range(seeds)),
-        twins=twins,
-        lengths=load_study(lengths).lengths if lengths else {},
-        axes={
-            recipe: {label: [f"recipe.template={recipe}", *words] for label, words in labels.items()}
-            for recipe, labels in settings.items()
-        },
-    )
+    if TWIN_AXIS in recipes:
+        raise InputError(f"--recipe {TWIN_AXIS!r} is the name of the twins' curve, which comes by itself; leave it out")
+    axes = {
+        recipe: {label: [f"recipe.template={recipe}", *words] for label, words in labels.items()}
+        for recipe, labels in settings.items()
+    }
+    if lengths is None:
+        return StudyConfig(seeds=list(range(seeds)), twins=twins, axes=axes)
+    taken = load_study(lengths)
+    own = {"seeds": list(range(seeds)), "twins": twins and taken.twins, "axes": axes, "paper": {}}
+    return taken.model_copy(update=own)
 
 
 @click.command(help=__doc__)
@@ -52,7 +63,11 @@ def grid_study(
 )
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Trainings of each cell.")
 @click.option("--twins/--no-twins", default=True, show_default=True, help="Train on as many real images too.")
-@click.option("--lengths", metavar="STUDY", help="Take the training length of each size from this study's file.")
+@click.option(
+    "--lengths",
+    metavar="STUDY",
+    help="A study whose trainings and twins are meant: its base, lengths, twin_sizes, needs_real_data.",
+)
 @click.option("--cluster", metavar="NAME", help="Whose price an image has, from the cluster file; default: none.")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Trainings at a time; default: as CPUs allow.")
 @click.option("--name", default="default", show_default=True, metavar="NAME", help="Of the results' folder.")
@@ -81,7 +96,7 @@ def main(
     from pipeline.stages.study import Study
 
     found = Study(plan, plan, job.store, f"scaling-{name}")
-    found.open_test_sets(lambda line: click.echo(f"scaling: {line}"), must_be_there=not job.dry_run)
+    found.look_at_data(lambda line: click.echo(f"scaling: {line}"), must_be_there=not job.dry_run)
     outline = found.outline()
     click.echo(f"scaling: {outline_text(outline)}")
     if job.dry_run:

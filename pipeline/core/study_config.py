@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
@@ -36,7 +36,7 @@ class StudyConfig(Frozen):
     """What a study varies, as its YAML holds it."""
 
     seeds: list[int] = Field([0, 1, 2], min_length=1)
-    """Values of `train.seed`; every cell is trained once with each."""
+    """Values of `train.seed`, each once; every cell is trained once with each."""
     base: list[str] = Field([])
     """KEY=VALUE words laid over the preset for every cell and every twin, e.g. `train=@paper_rn50`; what the command
     line sets wins over them."""
@@ -44,7 +44,8 @@ class StudyConfig(Frozen):
     """Images per class -> KEY=VALUE words of a training on that many, e.g. epochs; other sizes keep the preset's. What
     the command line sets wins over them."""
     axes: dict[str, dict[str, list[str]]] = Field(min_length=1)
-    """Axis -> label -> KEY=VALUE words laid over the preset. The words win over all else, the command line too."""
+    """Axis -> label, one at least -> KEY=VALUE words laid over the preset. They win over all else, the command line
+    too."""
     twins: bool = True
     """Train a twin on as many real images for every size of the axes."""
     twin_sizes: list[int] | None = None
@@ -53,6 +54,20 @@ class StudyConfig(Frozen):
     """Leave the twins out, and do without their gap, until `train.real_data` says where real images are."""
     paper: dict[str, dict[str, PaperFigure]] = Field({})
     """Axis -> label -> what the paper says of this setting; shown beside what is measured, never used."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if twice := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+            raise ValueError(f"{twice[0]} stands there more than once, and would count one training twice")
+        return seeds
+
+    @field_validator("axes")
+    @classmethod
+    def _axes_have_settings(cls, axes: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[str]]]:
+        if empty := [axis for axis, settings in axes.items() if not settings]:
+            raise ValueError(f"{empty[0]!r} has no setting; give one, e.g. {{as it is: []}}, or leave the axis out")
+        return axes
 
     @model_validator(mode="after")
     def _paper_speaks_of_settings(self) -> StudyConfig:

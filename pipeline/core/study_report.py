@@ -56,8 +56,14 @@ class Line:
         return statistics.fmean(self.twin_top1) - statistics.fmean(self.top1)
 
 
-def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
-    """The table, axis by axis."""
+def lines(plan: StudyPlan, top1: Top1, num_classes: Mapping[str, int]) -> list[Line]:
+    """The table, axis by axis.
+
+    Args:
+        plan: the study.
+        top1: what is measured.
+        num_classes: by class table, as runs name it.
+    """
 
     def done(cell: Cell) -> tuple[float, ...]:
         return tuple(top1[cell, seed] for seed in plan.seeds if (cell, seed) in top1)
@@ -71,7 +77,7 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: int) -> list[Line]:
             axis=axis,
             setting=label,
             cell=cell,
-            images=cell.config.images_per_class * num_classes + cell.config.train.num_extra,
+            images=cell.config.images_per_class * num_classes[cell.config.classes] + cell.config.train.num_extra,
             top1=done(cell),
             twin_top1=twin(cell),
             paper=plan.paper.get((axis, label)),
@@ -168,7 +174,7 @@ def plot_png(table: Sequence[Line], title: str) -> bytes:
     axes = list(dict.fromkeys(line.axis for line in synthetic))
     figure = Figure(figsize=(4.6 * len(axes), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for panel, axis in zip(figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
         _panel(panel, axis, [line for line in synthetic if line.axis == axis])
     out = io.BytesIO()
@@ -195,8 +201,8 @@ def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
     if by_size:
         panel.set_xscale("log")
         panel.minorticks_off()
-    panel.set_xticks(x, names, rotation=0 if numeric else 15)
-    panel.set_xlabel("images (log scale)" if by_size else axis)
+    panel.set_xticks(x, names, rotation=0 if numeric else 15, parse_math=False)
+    panel.set_xlabel("images (log scale)" if by_size else axis, parse_math=False)
     panel.set_ylabel("top-1 on real test images")
     values = [value for value in (*mean, *twin) if math.isfinite(value)]
     if values:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,17 @@ def real_folder(config: RunConfig) -> RealFolder | None:
             f"{config.classes!r}; give a folder with a sub-folder of real images per WNID as train.real_data"
         )
     return None
+
+
+def check_real_images(config: RunConfig) -> None:
+    """Raises `InputError` when a run cannot have the real images that it asks for; reads no picture of a folder."""
+    if real_folder(config) is None:
+        class_prefix(_real_labels(config.data_dir), config.images_per_class)
+
+
+@lru_cache(maxsize=4)
+def _real_labels(data_dir: str | None) -> NDArray[np.uint8]:
+    return load_fashion_mnist(data_dir, "train")[1]
 
 
 def real_side(config: RunConfig) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.image_set import published_shards, read_summaries
 from pipeline.core.run_plan import load_clusters, plan_run, what_happened
-from pipeline.core.scaling_law import fit_scaling_law
+from pipeline.core.scaling_law import MIN_SIZES, fit_scaling_law
 from pipeline.core.scaling_report import REAL, Curve, advice, all_crossings, curve_facts, scaling_markdown, scaling_png
 from pipeline.core.study_config import TWIN_AXIS
 from pipeline.stages.study import Study
@@ -17,7 +17,8 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
     """Fit every axis of a finished study and write scaling.md, scaling.json and scaling.png into its folder.
 
     Args:
-        study: whose axes are recipes and whose settings are numbers of images.
+        study: whose axes are recipes and whose settings are numbers of images; real twins of fewer sizes than
+            `MIN_SIZES` have no curve, and the text says so.
         cluster: of the cluster file, whose price an image has, at the speed of the shards that are there; None leaves
             prices out.
 
@@ -28,13 +29,17 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
         InputError: the cluster or its speed is unknown, or an axis has too few sizes.
         WorkError: a training of the study is missing.
     """
-    curves = [_curve(study, axis, cluster) for axis in study.plan.axes]
+    # Real images end somewhere (`twin_sizes` of a study); a twin of few sizes stands in the table and makes no curve.
+    few = len(study.plan.axes.get(TWIN_AXIS, ())) < MIN_SIZES
+    curves = [_curve(study, axis, cluster) for axis in study.plan.axes if axis != TWIN_AXIS or not few]
     facts = {
         "curves": [curve_facts(curve) for curve in curves],
         "crossings": all_crossings(curves),
         "advice": advice(curves),
     }
     text = scaling_markdown(curves)
+    if few and (twins := study.plan.axes.get(TWIN_AXIS)):
+        text += f"\nReal images: {len(twins)} of the {MIN_SIZES} sizes that a curve takes, so none.\n"
     study.store.write_bytes(f"{study.directory}/scaling.md", f"# {study.title}\n\n{text}".encode())
     study.store.write_json(f"{study.directory}/scaling.json", facts)
     study.store.write_bytes(f"{study.directory}/scaling.png", scaling_png(curves, study.title))

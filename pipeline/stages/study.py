@@ -61,6 +61,7 @@ class Study:
         """Lines of results.jsonl by the id of their report; those of other test sets and other plans too."""
         self.reports: dict[Trial, str] = {}
         """Id of the report of every (cell, seed), once the test sets are open."""
+        self._opened: dict[object, dict[str, OpenSet]] = {}
 
     def recipe_of(self, config: RunConfig) -> Recipe:
         """The recipe of one of the plan's runs."""
@@ -69,15 +70,17 @@ class Study:
     def _model_dir(self, cell: Cell, seed: int) -> str:
         return model_directory(model_identity(cell.trial(seed), self.recipe_of(cell.config))[1])
 
-    def open_test_sets(self, say: Say, *, must_be_there: bool = True) -> None:
-        """Look at the test sets that the plan is scored on; only then is it known which results are of them.
+    def look_at_data(self, say: Say, *, must_be_there: bool = True) -> None:
+        """Open the test sets that the plan is scored on, since only then it is known which results are of them, and see
+        that what is to be trained on real images has them.
 
         Args:
-            say: takes a line for each set that is not there; the main ones must be.
-            must_be_there: False says so, too, when a main one is not there, and counts nothing as done.
+            say: takes a line for each test set that is not there; the main ones must be.
+            must_be_there: False says so, too, when a main one or real images are not there; without a main one
+                nothing counts as done.
 
         Raises:
-            InputError: a main test set is not there, or a set is wrong.
+            InputError: a main test set or real images are not there, or a set is wrong.
         """
         try:
             self.reports = self._reports(say)
@@ -85,25 +88,50 @@ class Study:
             if must_be_there:
                 raise
             say(f"nothing can be scored, and what is done already is not known: {error}")
+        try:
+            self._check_real_images()
+        except InputError as error:
+            if must_be_there:
+                raise
+            say(f"cannot be trained: {error}")
+
+    def _check_real_images(self) -> None:
+        from pipeline.core.training_images import check_real_images  # torch takes seconds to import
+
+        wanted = {t[0]: None for t in self.missing() if t[0].config.train.data != "synthetic"}
+        for cell in wanted:
+            try:
+                check_real_images(cell.config)
+            except InputError as error:
+                raise InputError(
+                    f"{cell.name}: {error}; or leave such twins out: twins, twin_sizes of a study, "
+                    "--no-twins of tune.scaling"
+                ) from error
 
     def _reports(self, say: Say) -> dict[Trial, str]:
         from pipeline.core.report_identity import report_identity  # torch takes seconds to import
         from pipeline.core.test_set_opening import main_name, open_test_sets
 
-        opened: dict[object, dict[str, OpenSet]] = {}
         reports = {}
         for trial in self.plan.trials():
             config = trial[0].config
-            key = (config.classes, config.data_dir, config.evaluate)
-            if key not in opened:
+            key = self._of_sets(config)
+            if key not in self._opened:
                 classes = self.recipe_of(config).classes
-                opened[key], missing = open_test_sets(config.evaluate, classes, config.data_dir)
+                self._opened[key], missing = open_test_sets(config.evaluate, classes, config.data_dir)
                 if (main := main_name(config.evaluate)) in missing:
                     raise InputError(missing[main])
                 for line in missing.values():
                     say(f"left out: {line}")
-            reports[trial] = report_identity(config.evaluate, opened[key], [self.models[trial]])[1]
+            reports[trial] = report_identity(config.evaluate, self._opened[key], [self.models[trial]])[1]
         return reports
+
+    def _of_sets(self, config: RunConfig) -> object:
+        return config.classes, config.data_dir, config.evaluate
+
+    def sets_of(self, config: RunConfig) -> dict[str, OpenSet]:
+        """The open test sets of one of the plan's runs."""
+        return self._opened[self._of_sets(config)]
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
         """The line of one training on the test sets that are open, None when it is not done."""
@@ -121,7 +149,7 @@ class Study:
         A model that is there already, of another study or of `jobs.train`, is only scored.
         """
         trials = self.missing(max_cells)
-        untrained = [trial for trial in trials if not self._is_trained(trial)]
+        untrained = [trial for trial in trials if not self.is_trained(self.models[trial])]
         to_make = 0
         for config in self._image_sets(untrained):
             manifest = f"{self.recipe_of(config).images_dir}/manifest.json"
@@ -144,8 +172,9 @@ class Study:
             "training_hours": None if rate is None else samples / rate / 3600,
         }
 
-    def _is_trained(self, trial: Trial) -> bool:
-        return self.store.exists(f"{self.models[trial]}/{MANIFEST}")
+    def is_trained(self, directory: str) -> bool:
+        """Whether a model of `models` is finished and still there."""
+        return self.store.exists(f"{directory}/{MANIFEST}")
 
     def _image_sets(self, trials: Sequence[Trial]) -> list[RunConfig]:
         wanted = {cell for cell, _ in trials}
@@ -164,13 +193,15 @@ class Study:
             WorkError: as the stages; results that are there are kept.
         """
         if not self.reports:
-            self.open_test_sets(say)
+            self.look_at_data(say)
         trials = self.missing(max_cells)
         self.write_table()
         if trials:
             self._train(trials, say, slots)
         if not self.missing():
-            self.write_pages(say)
+            from pipeline.stages.study_pages import write_pages  # its libraries take seconds to import
+
+            write_pages(self, say)
         self.track("table.md", "table.csv", "plot.png")
 
     def _tracked(self, *, optional: bool = False) -> AbstractContextManager[RunHandle]:
@@ -194,7 +225,7 @@ class Study:
             cell, _ = trials[position]
             recipe = cell.config.recipe
             wanted = (cell.config.classes, recipe, cell.config.images_per_class)
-            if cell.is_real or wanted in made or self._is_trained(trials[position]):
+            if cell.is_real or wanted in made or self.is_trained(self.models[trials[position]]):
                 return
             images = generate(cell.config, self.store)
             made.add(wanted)
@@ -246,29 +277,11 @@ class Study:
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
-    def write_pages(self, say: Say) -> None:
-        """A report of every chosen cell beside its real twin over all seeds (spider plot, gap), listed in pages.md."""
-        from pipeline.stages.evaluate import evaluate  # its libraries take seconds to import
-
-        text = [f"# {self.title}: each setting beside its real twin", ""]
-        for cell in self.plan.cells:
-            twin = self.plan.twin_of(cell)
-            if cell.config not in self.chosen or cell.config.train.data != "synthetic" or twin is None:
-                continue
-            pair = {"synthetic": cell, "real": twin}
-            models = {group: [self.models[one, seed] for seed in self.plan.seeds] for group, one in pair.items()}
-            if not all(self._is_trained((one, seed)) for one in pair.values() for seed in self.plan.seeds):
-                say(f"no page of {cell.name}: its results are here, but not all its models are any more")
-                continue
-            verdict = evaluate(cell.config, self.store, models, say)
-            text.append(f"* [{cell.name}](../../{verdict['report']}): gap {verdict['gap']:+.3f}")
-            self.store.write_bytes(f"{self.directory}/pages.md", ("\n".join(text) + "\n").encode())
-            say(f"page of {cell.name}: {self.store.uri(verdict['report'])}")
-
     def write_table(self) -> str:
         """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text."""
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
-        table = lines(self.plan, top1, len(self.recipe_of(self.plan.cells[0].config).classes))
+        num_classes = {c.config.classes: len(self.recipe_of(c.config).classes) for c in self.plan.cells}
+        table = lines(self.plan, top1, num_classes)
         text = markdown(table, len(self.plan.seeds), self.title)
         scores = {trial: set_columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
         if others := sets_markdown(self.plan, scores):

@@ -112,7 +112,8 @@ def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> N
         assert not any(cell.is_real for cell in without.cells)
         given = load_config(preset, overrides=["train.real_data=imagenet/train", "train.min_real_per_class=732"])
         plan = plan_study(load_study(name), given)
-        assert [cell.config.images_per_class for cell in plan.cells if cell.is_real] == [size]
+        twins = [cell.config for cell in plan.cells if cell.is_real]
+        assert {config.images_per_class for config in twins} == {size} and len(twins) == 3  # one for each augmentation
         for cell in plan.cells:
             twin = plan.twin_of(cell)
             assert (twin is not None) == (cell.config.images_per_class == size)
@@ -123,7 +124,12 @@ def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> N
 def test_the_paper_s_studies_train_with_the_paper_s_recipe(name: str) -> None:
     recipe = TrainConfig.model_validate(load_yaml(PRESETS / "trainings" / "paper_rn50.yaml"))
     of_the_run = {"seed", "ingest", "checkpoint_every_epochs"}
-    for cell in plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd")).cells:
+    plan = plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd"))
+    augmentation = dict(plan.axes["augmentation"])
+    assert augmentation["crops and mirror images alone"].config.train.augmentation == "pytorch"
+    assert augmentation["DINO's colours, no local crops"].config.train.multi_crop.num_local == 0
+    others = [cell for axis, pairs in plan.axes.items() if axis != "augmentation" for _, cell in pairs]
+    for cell in [*others, augmentation["DINO's colours and multi-crop"]]:
         assert cell.config.train.model_dump(exclude=of_the_run) == recipe.model_dump(exclude=of_the_run)
         assert (cell.config.train.ingest, cell.config.train.checkpoint_every_epochs) == ("stream", 1)
 
@@ -167,6 +173,8 @@ def test_small_cells_come_first() -> None:
     [
         ("axes: {}", "axes"),
         ("seeds: []\naxes: {a: {x: []}}", "seeds"),
+        ("seeds: [1, 2, 1]\naxes: {a: {x: []}}", "seeds: 1 stands there more than once"),
+        ("axes: {a: {x: []}, b: {}}", "axes: 'b' has no setting"),
         ("sedes: [1]\naxes: {a: {x: []}}", "did you mean 'seeds'"),
         ("axes: {real: {x: []}}", "made by itself"),
         ("axes: {a: {x: [train.epoch=3]}}", "did you mean 'epochs'"),

@@ -12,6 +12,8 @@ from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_plan import StudyPlan, plan_study
 from pipeline.core.study_report import Top1, lines, markdown, mean_std, plot_png, to_csv
 
+TEN = {"fashion_mnist": 10}
+
 
 @pytest.fixture
 def plan() -> StudyPlan:
@@ -25,7 +27,7 @@ def top1(plan: StudyPlan) -> Top1:
 
 
 def test_a_complete_table_has_every_mean_spread_and_gap(plan: StudyPlan, top1: Top1) -> None:
-    table = lines(plan, top1, 10)
+    table = lines(plan, top1, TEN)
     assert len(table) == 4 + 4 + 3 + 3
     for line in table:
         values = [top1[line.cell, seed] for seed in plan.seeds]
@@ -41,13 +43,13 @@ def test_a_complete_table_has_every_mean_spread_and_gap(plan: StudyPlan, top1: T
 def test_a_table_of_half_a_study_says_so(plan: StudyPlan, top1: Top1) -> None:
     first = plan.cells[0]
     half = {key: value for key, value in top1.items() if key == (first, 0)}
-    text = markdown(lines(plan, half, 10), 3, "Fashion")
+    text = markdown(lines(plan, half, TEN), 3, "Fashion")
     assert "**Incomplete:** 35 results are missing" in text  # 12 cells x 3 seeds, one of them done
     assert "(1 of 3 seeds)" in text and "not yet" in text
 
 
 def test_the_csv_holds_the_same_numbers(plan: StudyPlan, top1: Top1) -> None:
-    table = lines(plan, top1, 10)
+    table = lines(plan, top1, TEN)
     rows = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert len(rows) == len(table)
     for row, line in zip(rows, table, strict=True):
@@ -57,7 +59,7 @@ def test_the_csv_holds_the_same_numbers(plan: StudyPlan, top1: Top1) -> None:
 
 
 def test_nothing_done_is_a_table_without_numbers(plan: StudyPlan) -> None:
-    table = lines(plan, {}, 10)
+    table = lines(plan, {}, TEN)
     assert all(row["top1_mean"] == row["gap"] == "" for row in csv.DictReader(io.StringIO(to_csv(table))))
     assert Image.open(io.BytesIO(plot_png(table, "Empty"))).size[0] > 1000
 
@@ -68,9 +70,9 @@ def test_the_paper_s_figure_stands_beside_what_was_measured() -> None:
         {"twins": False, "axes": {"epochs": {"3": ["train.epochs=3"], "4": []}}, "paper": {"epochs": {"3": figure}}}
     )
     plan = plan_study(study, load_config("fashion"))
-    text = markdown(lines(plan, {}, 10), 3, "Fashion")
+    text = markdown(lines(plan, {}, TEN), 3, "Fashion")
     assert "| not yet |  |  | 0.429 (second-hand) |" in text and "| not yet |  |  |  |" in text
-    assert [row["paper_top1"] for row in csv.DictReader(io.StringIO(to_csv(lines(plan, {}, 10))))] == ["0.429000", ""]
+    assert [row["paper_top1"] for row in csv.DictReader(io.StringIO(to_csv(lines(plan, {}, TEN))))] == ["0.429000", ""]
 
 
 def test_a_spread_needs_two_values() -> None:
@@ -80,6 +82,17 @@ def test_a_spread_needs_two_values() -> None:
 
 
 def test_the_plot_is_the_same_for_the_same_numbers_and_another_for_others(plan: StudyPlan, top1: Top1) -> None:
-    table = lines(plan, top1, 10)
+    table = lines(plan, top1, TEN)
     assert plot_png(table, "Fashion") == plot_png(table, "Fashion")
-    assert plot_png(table, "Fashion") != plot_png(lines(plan, {k: v - 0.1 for k, v in top1.items()}, 10), "Fashion")
+    assert plot_png(table, "Fashion") != plot_png(lines(plan, {k: v - 0.1 for k, v in top1.items()}, TEN), "Fashion")
+
+
+def test_a_line_counts_the_images_of_its_own_classes() -> None:
+    study = StudyConfig(twins=False, axes={"classes": {"a": ["classes=imagenet100"], "b": ["classes=imagenet1k"]}})
+    plan = plan_study(study, load_config("imagenet100_sd", overrides=["images_per_class=10"]))
+    assert [line.images for line in lines(plan, {}, {"imagenet100": 100, "imagenet1k": 1000})] == [1000, 10000]
+
+
+def test_labels_axes_and_title_are_no_formulas() -> None:
+    plan = plan_study(StudyConfig(axes={"cost $a_$": {"$b_$": [], "c": ["train.epochs=1"]}}), load_config("fashion"))
+    assert plot_png(lines(plan, {}, TEN), "Study $d_$").startswith(b"\x89PNG")

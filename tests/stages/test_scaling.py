@@ -24,11 +24,11 @@ SETTINGS = StudyConfig(
 LAWS = {"synthetic": ScalingLaw(0.2, 0.2, 0.5, 100), "real": ScalingLaw(0.1, 0.2, 0.5, 100)}
 
 
-def finished(store: Store, left_out: int = 0) -> Study:
+def finished(store: Store, left_out: int = 0, settings: StudyConfig = SETTINGS) -> Study:
     """The study with the results that its laws would give, the last ones left out."""
-    plan = plan_study(SETTINGS, small_config())
+    plan = plan_study(settings, small_config())
     study = Study(plan, plan, store, "s")
-    study.open_test_sets(lambda _: None)
+    study.look_at_data(lambda _: None)
     lines = []
     for cell, seed in plan.trials():
         top1 = LAWS[cell.config.train.data].accuracy(10 * cell.config.images_per_class) + 0.001 * seed
@@ -37,7 +37,7 @@ def finished(store: Store, left_out: int = 0) -> Study:
     text = "\n".join(lines[: len(lines) - left_out])
     store.write_bytes("studies/s/results.jsonl", text.encode())
     done = Study(plan, plan, store, "s")
-    done.open_test_sets(lambda _: None)
+    done.look_at_data(lambda _: None)
     return done
 
 
@@ -49,6 +49,13 @@ def test_every_axis_and_the_twins_become_a_curve(tmp_path) -> None:
     assert set(facts["curves"][0]["measured"]) == {"80", "160", "320", "640"}  # of all ten classes
     assert store.read_json("studies/s/scaling.json") == json.loads(json.dumps(facts))
     assert text in store.read_bytes("studies/s/scaling.md").decode() and store.exists("studies/s/scaling.png")
+
+
+def test_twins_of_too_few_sizes_are_no_curve_and_the_text_says_so(tmp_path) -> None:
+    few = SETTINGS.model_copy(update={"twin_sizes": [8]})
+    text, facts = fit_study(finished(Store.open(str(tmp_path)), settings=few))
+    assert [curve["name"] for curve in facts["curves"]] == ["c"]
+    assert "Real images: 1 of the 3 sizes that a curve takes" in text
 
 
 def test_a_missing_training_is_named_and_nothing_is_written(tmp_path) -> None:

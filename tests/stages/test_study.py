@@ -53,6 +53,7 @@ class Stages:
         # Drawn after every training; tests/core/test_study_report.py looks at it.
         monkeypatch.setattr(module, "plot_png", lambda _table, _title: b"\x89PNG")
         monkeypatch.setattr("pipeline.stages.evaluate.evaluate", self.evaluate)
+        monkeypatch.setattr("pipeline.stages.study_pages.evaluate", self.evaluate)
 
     def generate(self, config: RunConfig, store: Store) -> dict[str, Any]:
         self.made.append((config.recipe.guidance_scale, config.images_per_class))
@@ -86,7 +87,9 @@ class Stages:
         _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
         if len(model_dirs) == 2:
             self.pairs.append({group: len(found) for group, found in model_dirs.items()})
-            return {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+            page = {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+            store.write_json(f"reports/{report_id}/manifest.json", page)
+            return page
         ((group, (_,)),) = model_dirs.items()
         self.parents.append(parent_run)
         top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
@@ -111,7 +114,7 @@ def store(tmp_path: Path) -> Store:
 def study(store: Store, *only: str, base: RunConfig | None = None) -> Study:
     base = base or small_config()
     found = Study(plan_study(SETTINGS, base), plan_study(SETTINGS, base, only), store, "small")
-    found.open_test_sets(lambda _: None)
+    found.look_at_data(lambda _: None)
     return found
 
 
@@ -200,7 +203,7 @@ def test_the_outline_counts_what_is_missing_and_hours_from_measured_rates(stages
 def test_models_of_others_are_counted_as_only_to_score(stages: Stages, store: Store) -> None:
     run(store, max_cells=1)
     elsewhere = Study(plan_study(SETTINGS, small_config()), plan_study(SETTINGS, small_config()), store, "other")
-    elsewhere.open_test_sets(lambda _: None)
+    elsewhere.look_at_data(lambda _: None)
     outline = elsewhere.outline()
     assert (outline["trainings_to_do"], outline["only_to_score"]) == (10, 2)
     assert outline["samples_to_train"] == study(store).outline()["samples_to_train"]
@@ -213,7 +216,7 @@ def test_a_model_that_is_there_needs_no_images(stages: Stages, store: Store, tmp
     stages.made = []
     plan = plan_study(SETTINGS, small_config())
     elsewhere = Study(plan, plan, store, "other")
-    elsewhere.open_test_sets(lambda _: None)
+    elsewhere.look_at_data(lambda _: None)
     assert elsewhere.outline(max_cells=1)["images_to_make"] == 0
     elsewhere.run(lambda _: None, max_cells=1, slots=2)
     assert stages.made == [] and elsewhere.outline()["trainings_to_do"] == 8
@@ -241,6 +244,33 @@ def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages:
     assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
 
 
+def test_rows_that_are_run_one_by_one_are_all_in_the_list_of_pages(stages: Stages, store: Store) -> None:
+    run(store, "guidance=4")
+    run(store, "guidance=2")
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert text.index("guidance=2 images=1x](") < text.index("guidance=4](")
+
+
+def test_each_cell_counts_the_images_of_its_own_classes(
+    stages: Stages, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = StudyConfig(twins=False, axes={"classes": {"a": ["classes=imagenet100"], "b": ["classes=imagenet1k"]}})
+    plan = plan_study(settings, small_config())
+    table = Study(plan, plan, store, "small").write_table()
+    assert "| a | 800 |" in table and "| b | 8,000 |" in table
+
+
+def test_twins_that_cannot_exist_are_told_before_anything_is_made(stages: Stages, store: Store) -> None:
+    settings = StudyConfig(axes={"images": {"1x": [], "many": ["images_per_class=6001"]}})
+    plan = plan_study(settings, small_config())
+    with pytest.raises(InputError, match=r"^real=6001 per class: images_per_class must be 1 to 6000 .*--no-twins"):
+        Study(plan, plan, store, "small").run(lambda _: None, slots=2)
+    assert stages.made == [] and stages.trained == []
+    said: list[str] = []
+    Study(plan, plan, store, "small").look_at_data(said.append, must_be_there=False)
+    assert "cannot be trained: real=6001 per class" in said[0]
+
+
 def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
     run(store)
     shutil.rmtree(tmp_path / "models")
@@ -266,7 +296,7 @@ def test_without_its_main_test_set_nothing_is_made(stages: Stages, store: Store,
         Study(plan, plan, store, "small").run(lambda _: None, slots=2)
     assert stages.made == [] and stages.trained == []
     said: list[str] = []
-    Study(plan, plan, store, "small").open_test_sets(said.append, must_be_there=False)
+    Study(plan, plan, store, "small").look_at_data(said.append, must_be_there=False)
     assert "nothing can be scored" in said[0] and "/gone'" in said[0]
 
 

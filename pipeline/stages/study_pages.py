@@ -1,0 +1,59 @@
+"""A study's reports: every cell beside its real twin over all seeds, and the list of those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.artifact import MANIFEST
+from pipeline.core.report_identity import report_identity
+from pipeline.core.study_plan import Cell
+from pipeline.stages.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from pipeline.stages.study import Study
+
+
+def write_pages(study: Study, say: Callable[[str], object]) -> None:
+    """A report of every chosen cell beside its real twin (spider plot, gap); pages.md lists these and all that earlier
+    calls made of the same test sets, in the plan's order, and is whole after each report.
+
+    Args:
+        study: whose test sets are open and whose chosen trainings are done.
+        say: takes a line for each page, and for each that cannot be made.
+    """
+    pairs = {cell: models for cell in study.plan.cells if (models := _pair(study, cell)) is not None}
+    reports = {cell: found for cell, models in pairs.items() if (found := _made(study, cell, models)) is not None}
+    for cell, models in pairs.items():
+        if cell.config not in study.chosen:
+            continue
+        if not all(study.is_trained(path) for found in models.values() for path in found):
+            say(f"no page of {cell.name}: its results are here, but not all its models are any more")
+            continue
+        reports[cell] = evaluate(cell.config, study.store, models, say)
+        _write_list(study, reports)
+        say(f"page of {cell.name}: {study.store.uri(reports[cell]['report'])}")
+
+
+def _pair(study: Study, cell: Cell) -> dict[str, list[str]] | None:
+    """Directories of a cell's models and of its twin's; None for a cell that is a twin or has none."""
+    twin = study.plan.twin_of(cell)
+    if cell.config.train.data != "synthetic" or twin is None:
+        return None
+    pair = {"synthetic": cell, "real": twin}
+    return {group: [study.models[one, seed] for seed in study.plan.seeds] for group, one in pair.items()}
+
+
+def _made(study: Study, cell: Cell, models: Mapping[str, list[str]]) -> dict[str, Any] | None:
+    """Manifest of the report of a pair, when it is there."""
+    paths = [path for found in models.values() for path in found]
+    path = f"reports/{report_identity(cell.config.evaluate, study.sets_of(cell.config), paths)[1]}/{MANIFEST}"
+    found: dict[str, Any] | None = study.store.read_json(path) if study.store.exists(path) else None
+    return found
+
+
+def _write_list(study: Study, reports: Mapping[Cell, Mapping[str, Any]]) -> None:
+    found = [(cell.name, reports[cell]) for cell in study.plan.cells if cell in reports]
+    text = [f"# {study.title}: each setting beside its real twin", ""]
+    text += [f"* [{name}](../../{page['report']}): gap {page['gap']:+.3f}" for name, page in found]
+    study.store.write_bytes(f"{study.directory}/pages.md", ("\n".join(text) + "\n").encode())
