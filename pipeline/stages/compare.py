@@ -18,6 +18,7 @@ from pipeline.core.kept_scores import kept_scores
 from pipeline.core.metrics import Scores
 from pipeline.core.scoring import check_device, check_sizes, main_set
 from pipeline.core.test_set_opening import open_test_sets
+from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 
 Say = Callable[[str], object]
 
@@ -41,6 +42,9 @@ def compare(config: RunConfig, store: Store, settings: Sequence[Sequence[str]], 
     """
     if len(settings) < 2:
         raise InputError("give at least two models to compare")
+    if belongs_on_a_gpu_node(config.evaluate.device):
+        timeout_s = config.generate.stall_timeout_s
+        return on_a_gpu_node(compare, "evaluate.device", timeout_s, config, store, settings)
     check_device(config.evaluate)
     classes = load_class_table(config.classes)
     sets, missing = open_test_sets(config.evaluate, classes, config.data_dir)

@@ -27,6 +27,7 @@ from pipeline.core.scoring import check_device, threads
 from pipeline.core.sweep_config import ValidationConfig
 from pipeline.core.validation import count_confusions
 from pipeline.core.validation_images import load_validation
+from pipeline.stages.one_worker import belongs_on_a_gpu_node, on_a_gpu_node
 
 Say = Callable[[str], object]
 
@@ -76,7 +77,12 @@ def propose_growth(
     if request.images < block:
         raise InputError(f"--images {request.images} is less than one batch of {block}; raise it")
     models = finished_models(trainings, recipe, store)
-    confusions = score_models(trainings, models, recipe, request.validation, store, say)
+    what = (trainings, models, recipe, request.validation, store)
+    if belongs_on_a_gpu_node(largest.evaluate.device):
+        timeout_s = largest.generate.stall_timeout_s
+        confusions = on_a_gpu_node(_scored_there, "evaluate.device", timeout_s, *what)["confusions"]
+    else:
+        confusions = score_models(*what, say=say)
     scored = int(next(iter(confusions.values()))[0][0].sum())
     errors = np.array([[shared_errors(one) for one in confusions[size]] for size in trainings])
     try:
@@ -107,6 +113,11 @@ def propose_growth(
     return text, facts
 
 
+def _scored_there(*what: Any) -> dict[str, Any]:
+    """`score_models` as a worker of another node answers it, whose lines are printed here."""
+    return {"confusions": score_models(*what, say=lambda line: print(f"grow: {line}", flush=True))}
+
+
 def finished_models(trainings: Mapping[int, Sequence[RunConfig]], recipe: Recipe, store: Store) -> dict[int, list[str]]:
     """Directories of the models of every size. Raises `InputError` when one is not finished."""
     found = {
@@ -129,6 +140,7 @@ def score_models(
     recipe: Recipe,
     validation: ValidationConfig,
     store: Store,
+    *,
     say: Say,
 ) -> dict[int, list[Counts]]:
     """Confusions int64 [C, C] of every model on the validation images, by size. Raises as `propose_growth`."""

@@ -49,3 +49,12 @@ def test_a_model_of_other_classes_is_refused_and_nothing_is_written(config: RunC
     with pytest.raises(InputError, match="knows other classes"):
         compare(config, store, [[one], [other]])
     assert not store.exists("comparisons")
+
+
+def test_on_a_cluster_a_gpu_s_work_leaves_the_driver(
+    config: RunConfig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    monkeypatch.setattr("pipeline.stages.compare.on_a_gpu_node", lambda function, device, *_: {function: device})
+    settings = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"device": "cuda"})})
+    assert compare(settings, store, [["a"], ["b"]]) == {compare: "evaluate.device"}

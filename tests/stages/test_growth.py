@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def confusions_of(amplitudes: Sequence[float]) -> dict[int, list[Counts]]:
 
 
 def given(monkeypatch: pytest.MonkeyPatch, confusions: Mapping[int, list[Counts]]) -> None:
-    monkeypatch.setattr(module, "score_models", lambda *_: confusions)
+    monkeypatch.setattr(module, "score_models", lambda *_, **__: confusions)
 
 
 def test_a_pair_of_hard_classes_gets_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +61,24 @@ def test_a_pair_of_hard_classes_gets_the_images(tmp_path: Path, monkeypatch: pyt
     assert set(store.list_names("studies/growth-x")) == names
     assert store.read_json("studies/growth-x/growth.json")["classes"] == facts["classes"]
     assert text in store.read_bytes("studies/growth-x/growth.md").decode()
+
+
+def test_on_a_cluster_a_gpu_s_scores_are_made_on_another_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, confusions_of([0.5] * 10))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    sent: list[str] = []
+
+    def there(function: Callable[..., dict[str, Any]], device: str, _timeout_s: float, *words: Any) -> dict[str, Any]:
+        sent.append(device)
+        return function(*words)
+
+    monkeypatch.setattr(module, "on_a_gpu_node", there)
+    on_cuda = {
+        size: [c.model_copy(update={"evaluate": c.evaluate.model_copy(update={"device": "cuda"})}) for c in configs]
+        for size, configs in TRAININGS.items()
+    }
+    _, facts = propose_growth(on_cuda, REQUEST, finished(Store.open(str(tmp_path))), print)
+    assert sent == ["evaluate.device"] and len(facts["classes"]) == 10
 
 
 def test_the_start_may_be_below_the_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +120,7 @@ def test_a_model_is_scored_on_validation_images_only(tmp_path: Path) -> None:
     store.write_json(f"models/a/{MANIFEST}", {})
     said: list[str] = []
     trainings: dict[int, list[RunConfig]] = {8: [config]}
-    found = score_models(trainings, {8: ["models/a"]}, recipe, ValidationConfig(images_per_class=7), store, said.append)
+    validation = ValidationConfig(images_per_class=7)
+    found = score_models(trainings, {8: ["models/a"]}, recipe, validation, store, say=said.append)
     assert found[8][0].sum(axis=1).tolist() == [7] * 10
     assert "8 per class, seed 0: accuracy" in said[0] and "on 70 validation images" in said[0]
