@@ -6,7 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,87 +18,14 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.evaluate_config import EvaluateConfig
-from pipeline.core.model_identity import model_directory, model_identity
-from pipeline.core.recipe import resolve_recipe
-from pipeline.core.report_identity import report_identity
 from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
 from pipeline.core.study_report import outline_text
-from pipeline.core.test_set_opening import open_test_sets
 from pipeline.stages import study as module
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.study import Study
 from tests.image_sets import small_config
-
-SETTINGS = StudyConfig(
-    seeds=[0, 1],
-    lengths={16: ["train.epochs=1"]},
-    axes={
-        "guidance": {"2": ["recipe.guidance_scale=2"], "4": ["recipe.guidance_scale=4"]},
-        "images": {"1x": [], "2x": ["images_per_class=16"]},
-    },
-)
-
-
-class Stages:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: list[tuple[float, int]] = []
-        self.trained: list[tuple[str, float, int, int]] = []
-        self.pairs: list[dict[str, int]] = []
-        self.stop_after = 99
-        self.parents: list[str | None] = []
-        monkeypatch.setattr(module, "ray_session", nullcontext)
-        monkeypatch.setattr(module, "generate", self.generate)
-        monkeypatch.setattr(module, "train_side_by_side", self.train)
-        # Drawn after every training; tests/core/test_study_report.py looks at it.
-        monkeypatch.setattr(module, "plot_png", lambda _table, _title: b"\x89PNG")
-        monkeypatch.setattr("pipeline.stages.evaluate.evaluate", self.evaluate)
-        monkeypatch.setattr("pipeline.stages.study_pages.evaluate", self.evaluate)
-
-    def generate(self, config: RunConfig, store: Store) -> dict[str, Any]:
-        self.made.append((config.recipe.guidance_scale, config.images_per_class))
-        manifest = {"images_per_class": config.images_per_class, "ok": 1}
-        store.write_json(f"{resolve_recipe(config).images_dir}/manifest.json", manifest)
-        return manifest
-
-    def train(self, configs: list[RunConfig], store: Store, slots: int, parent_run: str | None, prepare: Any):
-        assert slots == 2
-        self.parents.append(parent_run)
-        for position, config in enumerate(configs):
-            if len(self.trained) == self.stop_after:
-                raise WorkError("stopped")
-            prepare(position)
-            what = (config.train.data, config.recipe.guidance_scale, config.images_per_class, config.train.seed)
-            self.trained.append(what)
-            directory = model_directory(model_identity(config, resolve_recipe(config))[1])
-            store.write_json(f"{directory}/manifest.json", {})
-            numbers = {"num_images": 10 * config.images_per_class, "epochs": config.train.epochs, "seconds": 4.0}
-            yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
-
-    def evaluate(
-        self,
-        config: RunConfig,
-        store: Store,
-        model_dirs: dict[str, list[str]],
-        say: Any,
-        parent_run: str | None = None,
-    ) -> dict[str, Any]:
-        sets, _ = open_test_sets(config.evaluate, load_class_table(config.classes), config.data_dir)
-        _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
-        if len(model_dirs) == 2:
-            self.pairs.append({group: len(found) for group, found in model_dirs.items()})
-            page = {"report": f"reports/{report_id}/report.html", "gap": 0.05}
-            store.write_json(f"reports/{report_id}/manifest.json", page)
-            return page
-        ((group, (_,)),) = model_dirs.items()
-        self.parents.append(parent_run)
-        top1 = 0.7 + 0.01 * config.train.seed + 0.05 * (group == "real") + 0.001 * config.images_per_class
-        scored = {name: {"headline": "top1", "groups": {group: {"top1": {"mean": 0.6}}}} for name in sets}
-        groups = {group: {"top5_mean": 0.95}}
-        metrics = {"groups": groups, "test_sets": scored, "corruptions": None}
-        store.write_json(f"reports/{report_id}/metrics.json", metrics)
-        where = {"report": f"reports/{report_id}/report.html", "metrics": f"reports/{report_id}/metrics.json"}
-        return {f"{group}_top1": top1, "report_id": report_id, "main": next(iter(sets)), **where}
+from tests.study_stages import SETTINGS, Stages, run, study
 
 
 @pytest.fixture
@@ -109,19 +36,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path))
-
-
-def study(store: Store, *only: str, base: RunConfig | None = None) -> Study:
-    base = base or small_config()
-    found = Study(plan_study(SETTINGS, base), plan_study(SETTINGS, base, only), store, "small")
-    found.look_at_data(lambda _: None)
-    return found
-
-
-def run(store: Store, *only: str, max_cells: int | None = None) -> Study:
-    found = study(store, *only)
-    found.run(lambda _: None, max_cells, slots=2)
-    return found
 
 
 def test_every_cell_is_trained_once_per_seed_and_images_are_made_when_one_wants_them(
@@ -235,22 +149,6 @@ def pictures(root: Path, value: int) -> Path:
     return root
 
 
-def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages: Stages, store: Store) -> None:
-    run(store, max_cells=1)
-    assert stages.pairs == []
-    run(store)
-    assert stages.pairs == [{"synthetic": 2, "real": 2}] * 3
-    text = store.read_bytes("studies/small/pages.md").decode()
-    assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
-
-
-def test_rows_that_are_run_one_by_one_are_all_in_the_list_of_pages(stages: Stages, store: Store) -> None:
-    run(store, "guidance=4")
-    run(store, "guidance=2")
-    text = store.read_bytes("studies/small/pages.md").decode()
-    assert text.index("guidance=2 images=1x](") < text.index("guidance=4](")
-
-
 def test_each_cell_counts_the_images_of_its_own_classes(
     stages: Stages, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,14 +167,6 @@ def test_twins_that_cannot_exist_are_told_before_anything_is_made(stages: Stages
     said: list[str] = []
     Study(plan, plan, store, "small").look_at_data(said.append, must_be_there=False)
     assert "cannot be trained: real=6001 per class" in said[0]
-
-
-def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
-    run(store)
-    shutil.rmtree(tmp_path / "models")
-    said: list[str] = []
-    study(store).run(said.append, slots=2)
-    assert len(stages.pairs) == 3 and sum("not all its models" in line for line in said) == 3
 
 
 def test_the_second_table_holds_top5_and_the_other_test_sets(stages: Stages, store: Store, tmp_path: Path) -> None:

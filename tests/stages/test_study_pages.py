@@ -1,0 +1,45 @@
+"""The pages of a study, with stages that only note that they ran."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.artifact import Store
+from tests.study_stages import Stages, run, study
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
+    return Stages(monkeypatch)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+def test_at_the_end_every_cell_has_a_page_beside_its_twin_over_all_seeds(stages: Stages, store: Store) -> None:
+    run(store, max_cells=1)
+    assert stages.pairs == []
+    run(store)
+    assert stages.pairs == [{"synthetic": 2, "real": 2}] * 3
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert text.count("](../../reports/") == 3 and "guidance=4](" in text and "gap +0.050" in text
+
+
+def test_rows_that_are_run_one_by_one_are_all_in_the_list_of_pages(stages: Stages, store: Store) -> None:
+    run(store, "guidance=4")
+    run(store, "guidance=2")
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert text.index("guidance=2 images=1x](") < text.index("guidance=4](")
+
+
+def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
+    run(store)
+    shutil.rmtree(tmp_path / "models")
+    said: list[str] = []
+    study(store).run(said.append, slots=2)
+    assert len(stages.pairs) == 3 and sum("not all its models" in line for line in said) == 3
