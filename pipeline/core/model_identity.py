@@ -40,6 +40,8 @@ workers and the ingest do move the result a little, as a seed does (groups of th
 
 OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class"})
 """Fields that choose the images: the images themselves are in the identity."""
+LENGTH = frozenset({"epochs", "warmup_epochs"})
+"""Fields that go with the number of images."""
 OF_MIXING = frozenset({"real_share", "separate_batch_norm"})
 """Fields that count for `train.data=mixed` only."""
 LATER = frozenset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
 from pipeline.core.image_folders import list_images
 from pipeline.core.parquet_images import ParquetRows, of_one_split, parquet_files
-from pipeline.core.test_sets import FASHION_MNIST, SetSpec
+from pipeline.core.test_sets import FASHION_MNIST, SetSpec, known_sets
 from pipeline.core.user_files import file_marks, file_sha256, user_path
 
 NO_CLASS = -1
@@ -192,6 +192,18 @@ def _from_parquet(spec: SetSpec, where: str, every_file: Sequence[Path], classes
     return ParquetImages(where, content_hash([names, labels.tolist()]), rows, kept, labels, said)
 
 
+def _known_by_its_classes(counts: Collection[str]) -> str:
+    """Which known set this is, in words; empty when it is none."""
+    names = [name for name, spec in known_sets().items() if spec.metric == "accuracy" and spec.wnids]
+    same = [name for name in names if set(known_sets()[name].wnids or ()) == set(counts)]
+    if not same:
+        return ""
+    return (
+        f"; these are the classes of {same[0]}: give it by that name, --set evaluate.test_sets.{same[0]}=FOLDER "
+        f"and, as the main set, --set evaluate.test_set={same[0]}"
+    )
+
+
 def _chosen(spec: SetSpec, where: str, counts: dict[str, int], classes: ClassTable) -> tuple[list[int], str]:
     """Labels to score and, in words, what is left out. Raises `InputError` unless each has images."""
     wanted = spec.labels(classes)
@@ -202,7 +214,7 @@ def _chosen(spec: SetSpec, where: str, counts: dict[str, int], classes: ClassTab
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise InputError(
             f"test set {where!r} lacks a sub-folder for {shown}; it must have images of each of the {len(wanted)} "
-            "classes that it shares with the class table"
+            f"classes that it shares with the class table{_known_by_its_classes(counts)}"
         )
     for label in wanted:
         if not counts[classes.wnids[label]]:

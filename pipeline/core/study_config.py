@@ -49,7 +49,8 @@ class StudyConfig(Frozen):
     twins: bool = True
     """Train a twin on as many real images for every size of the axes."""
     twin_sizes: list[int] | None = None
-    """Only these sizes have a twin; default: all. There are only so many real images."""
+    """Images per class of the twins; default: every size has one. There are only so many real images: a size above
+    them stands beside the largest, one below all has no twin."""
     needs_real_data: bool = False
     """Leave the twins out, and do without their gap, until `train.real_data` says where real images are."""
     paper: dict[str, dict[str, PaperFigure]] = Field({})

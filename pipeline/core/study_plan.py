@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import nearest, with_overrides
 from pipeline.core.errors import InputError
-from pipeline.core.model_identity import OF_MIXING
+from pipeline.core.model_identity import LENGTH, OF_MIXING
 from pipeline.core.study_config import TWIN_AXIS, PaperFigure, StudyConfig
 from pipeline.core.train_config import TrainConfig
 
@@ -62,9 +62,15 @@ class StudyPlan:
         return [(cell, seed) for cell in self.cells for seed in self.seeds]
 
     def twin_of(self, cell: Cell) -> Cell | None:
-        """The cell of as many real images of the same classes, trained alike; None without such a twin."""
-        alike = _of_a_twin(cell.config)
-        return next((c for c in self.cells if c.is_real and _of_a_twin(c.config) == alike), None)
+        """The cell of as many real images of the same classes, trained alike; None without such a twin.
+
+        Where there are not as many, it is that of the most there are, trained for as long as its size is.
+        """
+        size, alike = cell.config.images_per_class, _of_a_twin(cell.config, any_size=True)
+        twins = [c for c in self.cells if c.is_real and _of_a_twin(c.config, any_size=True) == alike]
+        exact = [c for c in twins if _of_a_twin(c.config) == _of_a_twin(cell.config)]
+        fewer = [c for c in twins if c.config.images_per_class < size]
+        return next(iter(exact), max(fewer, key=lambda c: c.config.images_per_class, default=None))
 
     def image_sets(self) -> list[RunConfig]:
         """One run per recipe, with the most images any cell wants of it: smaller cells read a prefix."""
@@ -94,7 +100,7 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = (), gi
         for axis, settings in _kept(study, only).items()
     }
     if study.twins and not (study.needs_real_data and base.train.real_data is None):
-        layout[TWIN_AXIS] = _twins(study, base, given, layout)
+        layout[TWIN_AXIS] = _twins(study, base, given, _kept(study, only))
     places: dict[RunConfig, list[tuple[str, str]]] = {}
     for axis, pairs in layout.items():
         for label, config in pairs:
@@ -108,37 +114,53 @@ def plan_study(study: StudyConfig, base: RunConfig, only: Sequence[str] = (), gi
     )
 
 
-def _of_a_twin(config: RunConfig) -> dict[str, Any]:
-    """What a run has in common with its twin: fields of `RunConfig`, the seed left out."""
-    alike = {"data": "real", "seed": 0, **{name: TrainConfig.model_fields[name].default for name in OF_MIXING}}
-    train = config.train.model_copy(update=alike)
+def _of_a_twin(config: RunConfig, *, any_size: bool = False) -> dict[str, Any]:
+    """What a run has in common with its twin, or with one of any size: fields of `RunConfig`, the seed left out."""
+    alike: dict[str, Any] = {
+        "data": "real",
+        "seed": 0,
+        **{name: TrainConfig.model_fields[name].default for name in OF_MIXING},
+    }
     kept = {name: getattr(config, name) for name in ("classes", "images_per_class", "data_dir", "evaluate")}
-    return {**kept, "train": train}
+    if any_size:
+        alike |= {name: TrainConfig.model_fields[name].default for name in LENGTH}
+        del kept["images_per_class"]
+    return {**kept, "train": config.train.model_copy(update=alike)}
 
 
 def _twins(
     study: StudyConfig,
     base: RunConfig,
     given: Sequence[str],
-    layout: Mapping[str, Sequence[tuple[str, RunConfig]]],
+    settings: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> list[tuple[str, RunConfig]]:
     """(label, run) of the real twin of every setting, equal ones once, small ones first.
 
     Their recipe is that of the preset: real images have none, and settings of different recipes share a twin. A setting
-    with extra images has no twin.
+    with extra images has no twin; one of more images than `study.twin_sizes` has, that of the largest below.
     """
     found: list[tuple[str, RunConfig]] = []
-    for axis, pairs in layout.items():
-        for label, config in pairs:
-            size, alike = config.images_per_class, _of_a_twin(config)
-            wanted = config.train.data != "real" and (study.twin_sizes is None or size in study.twin_sizes)
-            if not wanted or config.train.extra_images or any(_of_a_twin(twin) == alike for _, twin in found):
+    for axis, words_by_label in settings.items():
+        for label, words in words_by_label.items():
+            config = _cell_config(study, base, given, words)
+            size = _twin_size(study, config.images_per_class)
+            if size is None or config.train.data == "real" or config.train.extra_images:
+                continue
+            alike = _of_a_twin(_cell_config(study, base, given, [*words, f"images_per_class={size}"]))
+            if any(_of_a_twin(twin) == alike for _, twin in found):
                 continue
             usual = _of_a_twin(_cell_config(study, base, given, [f"images_per_class={size}"]))
             name = f"{size} per class" + ("" if alike == usual else f", as {axis}={label}")
             train = alike["train"].model_copy(update={"seed": config.train.seed})
             found.append((name, base.model_copy(update={**alike, "train": train})))
     return sorted(found, key=lambda pair: pair[1].images_per_class)
+
+
+def _twin_size(study: StudyConfig, size: int) -> int | None:
+    """Images per class of the twin of a setting with `size`; None where there is none."""
+    if study.twin_sizes is None:
+        return size
+    return max((one for one in study.twin_sizes if one <= size), default=None)
 
 
 def _ordered(cells: Collection[Cell]) -> tuple[Cell, ...]:

@@ -22,7 +22,7 @@ Top1 = Mapping[tuple[Cell, int], float]
 
 COLUMNS = (
     "axis", "setting", "data", "images", "template", "guidance", "epochs", "seeds", "top1_mean", "top1_std",
-    "twin_top1_mean", "gap", "paper_top1",
+    "twin_images", "twin_top1_mean", "gap", "paper_top1",
 )  # fmt: skip
 
 
@@ -36,7 +36,8 @@ class Line:
         cell: the setting itself.
         images: how many it is trained on.
         top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
-        twin_top1: the same of the real twin of this size; None for a line that is a twin, or in a study without.
+        twin_top1: the same of the real twin; None for a line that is a twin, or in a study without.
+        twin_images: how many that one is trained on: as many, or the most there are.
         paper: what the paper says of this setting.
     """
 
@@ -46,6 +47,7 @@ class Line:
     images: int
     top1: tuple[float, ...]
     twin_top1: tuple[float, ...] | None
+    twin_images: int | None = None
     paper: PaperFigure | None = None
 
     @property
@@ -68,18 +70,19 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: Mapping[str, int]) -> list[L
     def done(cell: Cell) -> tuple[float, ...]:
         return tuple(top1[cell, seed] for seed in plan.seeds if (cell, seed) in top1)
 
-    def twin(cell: Cell) -> tuple[float, ...] | None:
-        other = None if cell.is_real else plan.twin_of(cell)
-        return None if other is None else done(other)
+    def images(cell: Cell) -> int:
+        return cell.config.images_per_class * num_classes[cell.config.classes] + cell.config.train.num_extra
 
+    twins = {cell: None if cell.is_real else plan.twin_of(cell) for cell in plan.cells}
     return [
         Line(
             axis=axis,
             setting=label,
             cell=cell,
-            images=cell.config.images_per_class * num_classes[cell.config.classes] + cell.config.train.num_extra,
+            images=images(cell),
             top1=done(cell),
-            twin_top1=twin(cell),
+            twin_top1=None if (twin := twins[cell]) is None else done(twin),
+            twin_images=None if twin is None else images(twin),
             paper=plan.paper.get((axis, label)),
         )
         for axis, pairs in plan.axes.items()
@@ -101,7 +104,8 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
     text += [f"**Incomplete:** {missing} results are missing; the same command goes on.", ""] if missing else []
     text.append(
         f"Top-1 accuracy on the real test images, mean ± sample standard deviation over {num_seeds} seeds. "
-        "Gap: real twin of the same size and length minus this one."
+        "Gap: real twin of the same size and length minus this one"
+        + (", or the largest there is, whose size is in brackets." if any(map(_has_fewer, table)) else ".")
     )
     axis, with_paper = None, any(line.paper for line in table)
     for line in table:
@@ -117,12 +121,20 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
             "" if real else describe_guidance(recipe.guidance_scale),
             f"{line.cell.config.train.epochs}",
             _accuracy(line.top1, num_seeds),
-            "" if line.twin_top1 is None else _accuracy(line.twin_top1, num_seeds),
+            "" if line.twin_top1 is None else _accuracy(line.twin_top1, num_seeds) + _twin_size(line),
             "" if line.gap is None else f"{line.gap:+.3f}",
             *([paper_figure(line.paper)] if with_paper else []),
         ]
         text.append(table_row(cells))
     return "\n".join(text) + "\n"
+
+
+def _has_fewer(line: Line) -> bool:
+    return line.twin_images is not None and line.twin_images < line.images
+
+
+def _twin_size(line: Line) -> str:
+    return f" ({line.twin_images:,} images)" if _has_fewer(line) else ""
 
 
 def table_row(cells: Sequence[str]) -> str:
@@ -160,8 +172,11 @@ def to_csv(table: Sequence[Line]) -> str:
         made = ["", ""] if line.cell.is_real else made
         head = [line.axis, line.setting, config.train.data, line.images, *made, config.train.epochs, len(line.top1)]
         paper = None if line.paper is None else line.paper.top1
-        numbers = [*mean_std(line.top1), mean_std(line.twin_top1 or ())[0], line.gap, paper]
-        writer.writerow([*head, *("" if number is None else f"{number:.6f}" for number in numbers)])
+        of_twin = [mean_std(line.twin_top1 or ())[0], line.gap, paper]
+        own, rest = (
+            ["" if number is None else f"{number:.6f}" for number in part] for part in (mean_std(line.top1), of_twin)
+        )
+        writer.writerow([*head, *own, "" if line.twin_images is None else line.twin_images, *rest])
     return out.getvalue()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
-from pipeline.core.model_identity import GROUPS, TWINS
+from pipeline.core.model_identity import GROUPS, LENGTH, TWINS
 
 
 @dataclass(frozen=True)
@@ -86,18 +86,26 @@ def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise `InputError` unless the models (identity by id) differ in nothing but the seed, and synthetic from real.
 
     A mean over models that differ in more is no mean over seeds, and a gap between them is not the gap of the images.
+    Only where there are more images of one kind than of another, as in the paper's sets of 10x to 50x beside the real
+    one, may their trainings differ in length.
     """
     first_id, first = next(iter(identities.items()))
-    sources: dict[tuple[str, ...], tuple[str, Any]] = {}
+    kinds: dict[tuple[str, ...], tuple[str, Mapping[str, Any]]] = {}
     for model_id, identity in identities.items():
-        if _but_seed_and_data(identity) != _but_seed_and_data(first):
-            raise InputError(f"models {first_id} and {model_id} differ in more than seed and data; evaluate them apart")
-        kind = tuple(sorted(identity["data"]))
-        other_id, source = sources.setdefault(kind, (model_id, identity["data"]))
-        if identity["data"] != source:
+        other_id, other = kinds.setdefault(tuple(sorted(identity["data"])), (model_id, identity))
+        any_size = identity["images_per_class"] != first["images_per_class"]
+        pairs = ((other_id, other, False), (first_id, first, any_size))
+        for than_id, than, of_any_size in pairs:
+            if _in_common(identity, of_any_size) != _in_common(than, of_any_size):
+                raise InputError(
+                    f"models {than_id} and {model_id} differ in more than seed and data; evaluate them apart"
+                )
+        if identity["data"] != other["data"]:
             raise InputError(f"models {other_id} and {model_id} read different image sets; evaluate them apart")
 
 
-def _but_seed_and_data(identity: Mapping[str, Any]) -> dict[str, Any]:
-    train = {key: value for key, value in identity["train"].items() if key != "seed"}
-    return {**identity, "train": train, "data": None}
+def _in_common(identity: Mapping[str, Any], any_size: bool) -> dict[str, Any]:
+    """What a model must share with another of its kind, or of any size."""
+    own = {"seed", *LENGTH} if any_size else {"seed"}
+    train = {key: value for key, value in identity["train"].items() if key not in own}
+    return {**identity, "train": train, "data": None, **({"images_per_class": None} if any_size else {})}

@@ -99,6 +99,14 @@ def test_it_says_the_verdict():
     assert "10,000 real test images" in text and "1 min 01 s" in text and "20.5" in text
 
 
+def test_twins_of_unlike_sizes_say_so_where_their_accuracy_stands():
+    page = report()
+    assert "of them" not in render_report(page)
+    page.metrics["groups"]["synthetic"] = group(0.7123, training_images=20_000)
+    html = render_report(page)
+    assert "generated images, 20,000 of them" in html and "real images (the twin), 2,000 of them" in html
+
+
 def test_nothing_is_fetched_and_nothing_runs():
     html = render_report(report())
     tags = Page(html).tags

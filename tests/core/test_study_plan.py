@@ -116,8 +116,30 @@ def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> N
         assert {config.images_per_class for config in twins} == {size} and len(twins) == 3  # one for each augmentation
         for cell in plan.cells:
             twin = plan.twin_of(cell)
-            assert (twin is not None) == (cell.config.images_per_class == size)
-            assert twin is None or twin.config.train.real_data == "imagenet/train"
+            assert twin.config.train.real_data == "imagenet/train" and twin.config.images_per_class == size
+            assert twin.config.train.multi_crop == cell.config.train.multi_crop
+
+
+SIZES = StudyConfig(
+    twin_sizes=[20],
+    lengths={20: ["train.epochs=9"], 80: ["train.epochs=3"]},
+    axes={"images": {"1x": ["images_per_class=20"], "4x": ["images_per_class=80"], "a half": ["images_per_class=10"]}},
+)
+
+
+@pytest.mark.parametrize("only", [[], ["images=4x"]])
+def test_a_row_above_the_largest_real_set_stands_beside_that_set_trained_for_its_own_length(only: list[str]) -> None:
+    plan = plan_study(SIZES, BASE, only)
+    (twin,) = [cell for cell in plan.cells if cell.is_real]
+    (larger,) = [cell for cell in plan.cells if cell.config.images_per_class == 80]
+    assert plan.twin_of(larger) == twin
+    assert (twin.config.images_per_class, twin.config.train.epochs) == (20, 9)
+
+
+def test_a_row_below_every_twin_has_none() -> None:
+    plan = plan_study(SIZES, BASE)
+    (smaller,) = [cell for cell in plan.cells if cell.config.images_per_class == 10]
+    assert plan.twin_of(smaller) is None
 
 
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet1k"])

@@ -58,6 +58,19 @@ def test_the_csv_holds_the_same_numbers(plan: StudyPlan, top1: Top1) -> None:
         assert row["gap"] == ("" if line.gap is None else f"{line.gap:.6f}")
 
 
+def test_a_twin_of_fewer_images_tells_how_many(plan: StudyPlan, top1: Top1) -> None:
+    assert "in brackets" not in markdown(lines(plan, top1, TEN), 3, "Fashion")
+    study = load_study("fashion").model_copy(update={"twin_sizes": [200]})
+    fewer = plan_study(study, load_config("fashion"))
+    table = lines(fewer, {(cell, seed): 0.5 for cell in fewer.cells for seed in fewer.seeds}, TEN)
+    text = markdown(table, 3, "Fashion")
+    assert "| 10x | 20,000 | c, h_c | 1 | 6 | 0.500 ± 0.000 | 0.500 ± 0.000 (2,000 images) | +0.000 |" in text
+    assert "| 1x | 2,000 | c, h_c | 1 | 20 | 0.500 ± 0.000 | 0.500 ± 0.000 | +0.000 |" in text
+    assert "or the largest there is, whose size is in brackets." in text
+    rows = {(row["axis"], row["setting"]): row for row in csv.DictReader(io.StringIO(to_csv(table)))}
+    assert rows["images", "10x"]["twin_images"] == "2000" and rows["real", "200 per class"]["twin_images"] == ""
+
+
 def test_nothing_done_is_a_table_without_numbers(plan: StudyPlan) -> None:
     table = lines(plan, {}, TEN)
     assert all(row["top1_mean"] == row["gap"] == "" for row in csv.DictReader(io.StringIO(to_csv(table))))

@@ -36,6 +36,12 @@ def test_a_set_shows_what_it_shares_with_the_run(tmp_path: Path) -> None:
     assert one.images.left_out == "181 images of 181 classes that the model does not have"
 
 
+def test_a_known_set_under_another_name_is_recognised(tmp_path: Path) -> None:
+    where = make(tmp_path / "imagenet-r", list(known_sets()["imagenet_r"].wnids or ()))
+    with pytest.raises(InputError, match=r"the classes of imagenet_r: .*evaluate\.test_sets\.imagenet_r=FOLDER"):
+        open_test_sets(settings(where), HUNDRED, None)
+
+
 def test_missing_sets_say_where_to_get_them_and_the_others_are_opened(tmp_path: Path) -> None:
     mine = make(tmp_path / "mine", HUNDRED.wnids)
     config = settings("imagenet_val", imagenet_sketch=str(tmp_path / "no"), mine=mine)

@@ -49,6 +49,34 @@ def test_seeds_and_a_real_twin_are_comparable():
     check_comparable({"a": IDENTITY, "b": changed(train={"seed": 1}), "c": changed(data={"real": "fashion_mnist"})})
 
 
+LONGER = changed(images_per_class=20, train={"epochs": 9})
+REAL = changed(data={"real": "imagenet"})
+
+
+def test_a_larger_generated_set_may_be_trained_for_another_length_than_the_real_one():
+    check_comparable({"a": LONGER, "b": changed(images_per_class=20, train={"epochs": 9, "seed": 1}), "c": REAL})
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [LONGER],  # both of generated images
+        [REAL, changed(data={"real": "imagenet"}, images_per_class=20)],  # two sizes of real ones
+        [changed(data={"real": "imagenet"}, train={"epochs": 6})],  # a longer training of as many
+    ],
+    ids=["one kind", "second kind", "length alone"],
+)
+def test_sizes_and_lengths_do_not_differ_otherwise(others: list[dict]):
+    with pytest.raises(InputError, match="more than seed and data"):
+        check_comparable({str(number): identity for number, identity in enumerate([IDENTITY, *others])})
+
+
+def test_real_models_beside_a_larger_set_are_alike_among_themselves():
+    longer_real = changed(data={"real": "imagenet"}, train={"epochs": 6})
+    with pytest.raises(InputError, match="models c and d differ"):
+        check_comparable({"a": LONGER, "c": REAL, "d": longer_real})
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
