@@ -26,6 +26,10 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it would try to leave a closed network
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+_STORAGE_HINT = (
+    "Files go where the run's experiment says (the server's --default-artifact-root): give this machine that place and "
+    "its credentials, or use an experiment of a server that takes files itself (--serve-artifacts)"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +62,8 @@ class RunHandle:
     def __init__(self, uri: str | None, run_id: str | None) -> None:
         self.uri = uri
         self.run_id = run_id
-        self._outbox = Outbox(f"MLflow at {covered(uri or '')}", _is_refusal)
+        receiver = f"MLflow at {covered(uri or '')}"
+        self._outbox = Outbox(receiver, _is_refusal, is_there=self._is_there, hint=_STORAGE_HINT)
         self._steps: dict[str, set[int]] = {}
 
     def __reduce__(self) -> tuple[type[RunHandle], tuple[str | None, str | None]]:
@@ -91,7 +96,7 @@ class RunHandle:
         """
         if self.uri is not None:
             data = content.read_bytes() if isinstance(content, Path) else content
-            self._send(partial(self._log_artifact, name, data.encode() if isinstance(data, str) else data))
+            self._send(partial(self._log_artifact, name, data.encode() if isinstance(data, str) else data), name)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set or replace tags."""
@@ -128,10 +133,18 @@ class RunHandle:
         """Send what waits. Returns whether all of it is sent; never raises."""
         return self._outbox.flush()
 
-    def _send(self, operation: Callable[[Any], object]) -> None:
+    def _send(self, operation: Callable[[Any], object], name: str | None = None) -> None:
         if self.uri is not None:
             uri = self.uri
-            self._outbox.put(lambda: operation(_existing(uri)))
+            self._outbox.put(lambda: operation(_existing(uri)), name)
+
+    def _is_there(self) -> bool:
+        """Whether the tracking server answers: files go elsewhere, or through it to a storage that may be away."""
+        try:
+            _existing(self.uri or "").get_run(self.run_id)
+        except Exception as error:  # noqa: BLE001 - whatever MLflow's clients raise
+            return _is_refusal(error)
+        return True
 
     def _log_metrics(self, metrics: dict[str, float], step: int, timestamp_ms: int, client: Any) -> None:
         from mlflow.entities import Metric
@@ -169,8 +182,11 @@ class RunHandle:
         """Close the run; `status` is MLflow's FINISHED, FAILED or KILLED. Never raises."""
         self._send(lambda client: client.set_terminated(self.run_id, status))
         if not self.flush():
+            waiting, files = len(self._outbox), self._outbox.num_aside
             lost = "MLflow at %s is still away: %d entries of run %s are lost; run the job again to send them"
-            logger.warning(lost, covered(self.uri or ""), len(self._outbox), self.run_id)
+            if waiting == files:
+                lost = "MLflow at %s could not store %d file(s) of run %s; run the job again to send them"
+            logger.warning(lost, covered(self.uri or ""), waiting, self.run_id)
 
 
 def clean_name(name: str) -> str:

@@ -132,6 +132,24 @@ def test_a_worker_on_another_node_makes_no_database(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_stored_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """An artifact place that only the server's own machine has."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow_client(uri)
+    run = client.create_run(client.create_experiment("x", artifact_location="file:///proc/nowhere"))
+    handle = RunHandle(uri, run.info.run_id)
+    handle.log_metrics({"a": 1.0}, 0)
+    handle.log_artifact("config.yaml", "x")
+    handle.log_metrics({"b": 2.0}, 0)
+    handle.set_tags({"t": "1"})
+    handle.end("FINISHED")
+    found = fetch(handle)
+    assert (found.info.status, found.data.metrics) == ("FINISHED", {"a": 1.0, "b": 2.0})
+    assert found.data.tags["t"] == "1"
+    (line,) = [r.getMessage() for r in caplog.records if "config.yaml" in r.getMessage()]
+    assert "/proc/nowhere" in line and "--serve-artifacts" in line
+
+
 def test_disabled_tracking_writes_nothing_and_has_the_same_interface(tmp_path: Path):
     config = RunConfig(tracking=TrackingConfig(enabled=False))
     with start(Store.open(str(tmp_path)), "off", config=config) as run:
