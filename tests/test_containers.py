@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+from ray._private.services import determine_plasma_store_config
+from ray._private.utils import resolve_object_store_memory
 
 REPOSITORY = Path(__file__).parent.parent
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
@@ -241,6 +243,21 @@ def patched(overlay: str) -> dict[str, Any]:
                 parent[key] = step["value"]
     spec: dict[str, Any] = cluster["spec"]
     return spec
+
+
+@pytest.mark.parametrize("overlay", [None, "cpu", "gke"])
+def test_rays_own_store_of_objects_fits_each_pods_shared_memory(
+    ray_cluster_spec: dict[str, Any], overlay: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By Ray's own rule; a store that does not fit is put on the disk, with a warning in a log that nobody reads."""
+    for name, pod in pods(patched(overlay) if overlay else ray_cluster_spec).items():
+        (shared,) = (volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shared-memory")
+        sizes = (shared["sizeLimit"], pod["containers"][0]["resources"]["limits"]["memory"])
+        size, memory = (int(text.removesuffix("Gi")) << 30 for text in sizes)
+        monkeypatch.setattr("ray._private.utils.get_shared_memory_bytes", lambda size=size: size)
+        monkeypatch.setattr("ray._common.utils.get_system_memory", lambda memory=memory: memory)
+        store = resolve_object_store_memory(memory)
+        assert determine_plasma_store_config(store, str(tmp_path))[0] == "/dev/shm", (name, store / 2**30)
 
 
 def test_the_cpu_overlay_takes_the_gpu_groups_away() -> None:
