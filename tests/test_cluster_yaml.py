@@ -18,6 +18,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+from ray.dashboard.consts import DEFAULT_JOB_START_TIMEOUT_SECONDS, RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR
 
 from tests.conftest import REPOSITORY
 from tests.faults.long_run import HEAD
@@ -156,11 +157,25 @@ def test_dashboard_is_not_open_to_the_network(config: dict[str, Any]) -> None:
     assert "--dashboard-host=127.0.0.1" in start and "0.0.0.0" not in start
 
 
+def head_of_kubernetes() -> dict[str, Any]:
+    pods = yaml.safe_load((REPOSITORY / "k8s/base/raycluster.yaml").read_text(encoding="utf-8"))
+    (head,) = pods["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    container: dict[str, Any] = head
+    return container
+
+
+def test_a_job_may_wait_for_the_first_node_of_an_idle_cluster(config: dict[str, Any]) -> None:
+    """Ray fails one that has not begun after a quarter of an hour; a node's boot and `make setup` may take longer."""
+    name, seconds = RAY_JOB_START_TIMEOUT_SECONDS_ENV_VAR, "7200"
+    assert int(seconds) > DEFAULT_JOB_START_TIMEOUT_SECONDS
+    before, _, _ = config["head_start_ray_commands"][-1].partition("ray start --head ")
+    assert f"{name}={seconds}" in before.rpartition(";")[2].split()
+    assert {"name": name, "value": seconds} in head_of_kubernetes()["env"]
+
+
 def test_the_head_keeps_as_few_past_calls_as_the_hour_was_measured_with(config: dict[str, Any]) -> None:
     ((name, number),) = ((name, value) for name, value in HEAD.items() if name.startswith("RAY_"))
     assert f" {name}={number} ray start --head " in config["head_start_ray_commands"][-1]
-    pods = yaml.safe_load((REPOSITORY / "k8s/base/raycluster.yaml").read_text(encoding="utf-8"))
-    (head,) = pods["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
-    assert {"name": name, "value": number} in head["env"]
+    assert {"name": name, "value": number} in head_of_kubernetes()["env"]
     server = Path(ray.__file__).parent / "core/src/ray/gcs/gcs_server"
     assert name.removeprefix("RAY_").encode() in server.read_bytes()  # a setting that Ray does not know is no error
