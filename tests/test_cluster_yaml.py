@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import botocore.client
 import botocore.loaders
 import botocore.model
 import botocore.validate
@@ -14,7 +15,10 @@ import jsonschema
 import pytest
 import ray
 import yaml
+from ray.autoscaler._private.aws.config import _configure_iam_role
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.autoscaler.tags import TAG_RAY_CLUSTER_NAME, TAG_RAY_NODE_KIND
 from ray.autoscaler.v2.instance_manager.config import NodeTypeConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
@@ -57,7 +61,7 @@ def test_head_takes_no_tasks_and_workers_may_all_go(config: dict[str, Any]) -> N
 def test_every_node_names_an_image_and_instance(config: dict[str, Any]) -> None:
     images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
     assert len(images) == 1 and images.pop().endswith(":1")  # a version: no image may move under a cluster
-    assert all("IamInstanceProfile" in node["node_config"] for node in groups(config).values())
+    assert all("IamInstanceProfile" in node["node_config"] for node in config["available_node_types"].values())
 
 
 def test_aws_knows_every_key_of_the_nodes(config: dict[str, Any]) -> None:
@@ -71,25 +75,89 @@ def test_aws_knows_every_key_of_the_nodes(config: dict[str, Any]) -> None:
         assert "InstanceTyp" in validator.validate(planted, shape).generate_report()
 
 
-def allowed(name: str) -> dict[str, list[str]]:
-    """Resource -> actions of a policy in aws/."""
+ACCOUNT = "123456789012"
+NODES = f"arn:aws:ec2:us-west-2:{ACCOUNT}:instance/*"
+SPOT = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot"
+
+
+def allowed(name: str) -> list[tuple[set[str], str, dict[str, str]]]:
+    """(actions, resource, what must be equal) of each statement of a policy in aws/."""
     policy = json.loads((CLUSTER.parent / "aws" / name).read_text(encoding="utf-8"))
     assert policy["Version"] == "2012-10-17" and all(rule["Effect"] == "Allow" for rule in policy["Statement"])
-    return {rule["Resource"]: [rule["Action"]] if isinstance(rule["Action"], str) else rule["Action"]
-            for rule in policy["Statement"]}  # fmt: skip
+    return [
+        (
+            {rule["Action"]} if isinstance(rule["Action"], str) else set(rule["Action"]),
+            rule["Resource"],
+            rule.get("Condition", {}).get("StringEquals", {}),
+        )
+        for rule in policy["Statement"]
+    ]
 
 
-def test_the_policies_give_head_and_nodes_what_the_file_makes_them_do(config: dict[str, Any]) -> None:
+def test_the_heads_policy_gives_what_the_file_makes_it_do_and_on_its_own_nodes(config: dict[str, Any]) -> None:
     role = {node["node_config"]["IamInstanceProfile"]["Name"] for node in groups(config).values()}
     image = config["available_node_types"]["head"]["node_config"]["ImageId"].split(":")[2]
-    account = f"{config['provider']['region']}:123456789012"
-    assert allowed("head-policy.json") == {
-        f"arn:aws:iam::123456789012:role/{role.pop()}": ["iam:PassRole"],
-        f"arn:aws:ssm:{account}:parameter{image}": ["ssm:GetParameters"],
-    }
-    bucket = allowed("node-policy.json")
-    assert bucket["arn:aws:s3:::bucket"] == ["s3:ListBucket"]
-    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= set(bucket["arn:aws:s3:::bucket/*"])
+    assert config["provider"]["region"] in NODES
+    assert allowed("head-policy.json") == [
+        ({"ec2:DescribeInstances", "ec2:RunInstances"}, "*", {}),
+        ({"ec2:CreateTags"}, NODES, {"ec2:CreateAction": "RunInstances"}),
+        (
+            {"ec2:CreateTags", "ec2:TerminateInstances"},
+            NODES,
+            {f"ec2:ResourceTag/{TAG_RAY_CLUSTER_NAME}": config["cluster_name"]},
+        ),
+        ({"iam:PassRole"}, f"arn:aws:iam::{ACCOUNT}:role/{role.pop()}", {}),
+        ({"iam:CreateServiceLinkedRole"}, SPOT, {"iam:AWSServiceName": "spot.amazonaws.com"}),
+        ({"ssm:GetParameters"}, f"arn:aws:ssm:us-west-2:{ACCOUNT}:parameter{image}", {}),
+    ]
+
+
+def test_the_bucket_policy_lets_its_bearer_read_and_write_one_bucket() -> None:
+    (listing, bucket, _), (actions, objects, _) = allowed("node-policy.json")
+    assert (listing, bucket, objects) == ({"s3:ListBucket"}, "arn:aws:s3:::bucket", "arn:aws:s3:::bucket/*")
+    assert {"s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= actions
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """`service:Operation` of every call to AWS, none of which leaves this process."""
+    made: list[str] = []
+    node = {"InstanceId": "i-1", "State": {"Name": "running"}, "Tags": [{"Key": "a", "Value": "b"}]}
+
+    def answer(client: Any, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        made.append(f"{client.meta.service_model.service_name}:{operation}")
+        return {
+            "ec2:DescribeInstances": {"Reservations": [{"Instances": [node]}]},
+            "ec2:RunInstances": {"Instances": [node]},
+        }.get(made[-1], {})
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", answer)
+    return made
+
+
+def test_ray_leaves_the_heads_role_alone(config: dict[str, Any], calls: list[str]) -> None:
+    """Without one, Ray gives the head a role that may do all on every machine and every bucket of the account."""
+    prepared = {**prepare_config(config), "head_node": {}}
+    assert _configure_iam_role(prepared)["head_node"] == {} and calls == []
+    head = prepared["available_node_types"]["head"]["node_config"]["IamInstanceProfile"]["Name"]
+    lines = (REPOSITORY / "docs/clusters.md").read_text(encoding="utf-8").splitlines()
+    for name, policy in (("nodes", "head-policy"), ("bucket", "node-policy")):
+        to_role = f"aws iam put-role-policy --role-name {head} --policy-name {name}"
+        assert f"{to_role} --policy-document file://aws/{policy}.json" in lines
+
+
+def test_the_head_calls_nothing_that_its_policy_does_not_allow(config: dict[str, Any], calls: list[str]) -> None:
+    """Ray's own provider of nodes, as the autoscaler on the head uses it."""
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    node_config = {**groups(config)["gpu_spot"]["node_config"], "SubnetIds": ["subnet-1"]}
+    provider.create_node(node_config, {TAG_RAY_NODE_KIND: "worker"}, 1)
+    (node,) = provider.non_terminated_nodes({})
+    provider.set_node_tags(node, {"a": "c"})
+    provider.terminate_node(node)
+    rights = set().union(*(actions for actions, _, _ in allowed("head-policy.json")))
+    assert set(calls) == {right for right in rights if right.startswith("ec2:")}
 
 
 def test_only_the_first_gpu_group_is_spot(config: dict[str, Any]) -> None:

@@ -78,10 +78,17 @@ OTHER_LINES = {
     "--assume-role-policy-document file://aws/node-trust.json": "tests/test_cluster_yaml.py; not run: no cloud here",
     "aws iam put-role-policy --role-name synthclones-node --policy-name bucket "
     "--policy-document file://aws/node-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
-    "aws iam put-role-policy --role-name ray-autoscaler-v1 --policy-name nodes "
-    "--policy-document file://aws/head-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
     "aws iam add-role-to-instance-profile --instance-profile-name synthclones-node "
     "--role-name synthclones-node": "not run: no cloud here",
+    "aws iam create-instance-profile --instance-profile-name synthclones-head": "not run: no cloud here",
+    "aws iam create-role --role-name synthclones-head "
+    "--assume-role-policy-document file://aws/node-trust.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam put-role-policy --role-name synthclones-head --policy-name nodes "
+    "--policy-document file://aws/head-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam put-role-policy --role-name synthclones-head --policy-name bucket "
+    "--policy-document file://aws/node-policy.json": "tests/test_cluster_yaml.py; not run: no cloud here",
+    "aws iam add-role-to-instance-profile --instance-profile-name synthclones-head "
+    "--role-name synthclones-head": "not run: no cloud here",
     "kubectl create quota synthclones --hard=requests.cpu=178,requests.memory=546Gi,requests.nvidia.com/gpu=16": (
         "tests/test_containers.py adds the pods up; not run: no Kubernetes here"
     ),
