@@ -86,12 +86,16 @@ class ScalingFit:
 def fit_scaling_law(measured: Measured, seed: int = 0) -> ScalingFit:
     """Fit the law by weighted least squares, and again to `NUM_RESAMPLES` draws (parametric bootstrap).
 
-    A size with one seed has no spread of its own and takes the pooled one; with one seed everywhere there is none, and
-    the band is empty rather than invented: all resampled laws are the law.
+    The spread is pooled over all sizes and is itself an estimate from few seeds. So the draws are Student's t with the
+    degrees of freedom that all sizes have together (seeds less one, summed), not normal; and since the sizes share the
+    one spread, they share its error too: each draw takes one factor for all of them (a multivariate t). A size with one
+    seed takes the pooled spread; with one seed everywhere there is none, and the band is empty rather than invented:
+    all resampled laws are the law.
 
     Args:
         measured: at least `MIN_SIZES` sizes.
-        seed: of the draws.
+        seed: of the draws, at least 0. Fits that are compared draw by draw need different ones: with the same one their
+            noise is the same noise and cancels in the comparison.
 
     Raises:
         ValueError: too few sizes, a size without a seed, or an accuracy outside 0..1.
@@ -105,18 +109,35 @@ def fit_scaling_law(measured: Measured, seed: int = 0) -> ScalingFit:
         raise ValueError("every number of images must be at least 1 and have at least one accuracy")
     if any(not 0 <= value <= 1 for values in measured.values() for value in values):
         raise ValueError("accuracies must lie between 0 and 1")
-    means = np.array([np.mean(measured[size]) for size in sizes])
-    errors = standard_errors([measured[size] for size in sizes])
+    groups = [measured[size] for size in sizes]
+    means = np.array([np.mean(values) for values in groups])
+    errors = standard_errors(groups)
     x = np.array(sizes, np.float64)
     weights = 1 / np.maximum(errors, SMALLEST_SPREAD)
     (law,) = _fit(x, 1 - means[None], weights)
-    drawn = np.random.default_rng(seed).normal(means, errors, (NUM_RESAMPLES if errors.any() else 1, len(sizes)))
+    if not errors.any():
+        return ScalingFit(law, (law,), dict(measured))
+    drawn = _drawn_means(means, errors, degrees_of_freedom(groups), seed)
     return ScalingFit(law, tuple(_fit(x, 1 - drawn, weights)), dict(measured))
+
+
+def _drawn_means(means: Floats, errors: Floats, freedom: int, seed: int) -> Floats:
+    """Means as other seeds might have given them, float64 [NUM_RESAMPLES, sizes], multivariate t around `means`."""
+    random = np.random.default_rng(seed)
+    noise = random.normal(0, errors, (NUM_RESAMPLES, len(means)))
+    scale = np.sqrt(freedom / random.chisquare(freedom, (NUM_RESAMPLES, 1)))
+    drawn: Floats = np.clip(means + scale * noise, 0, 1)  # the tails of few degrees of freedom leave what can be
+    return drawn
+
+
+def degrees_of_freedom(groups: Sequence[Sequence[float]]) -> int:
+    """Of the spread pooled over all groups: their values less one of each."""
+    return sum(len(values) - 1 for values in groups)
 
 
 def standard_errors(groups: Sequence[Sequence[float]]) -> Floats:
     """Standard error of each group's mean, from the spread pooled over all groups: three seeds alone say too little."""
-    freedom = sum(len(values) - 1 for values in groups)
+    freedom = degrees_of_freedom(groups)
     if not freedom:
         return np.zeros(len(groups))
     pooled = math.sqrt(sum(float(np.var(values)) * len(values) for values in groups) / freedom)

@@ -56,6 +56,19 @@ def test_one_seed_gives_no_band() -> None:
     assert low == high == pytest.approx(fit.law.accuracy(5000), abs=1e-6)
 
 
+def test_the_draws_know_that_few_seeds_say_little_of_their_spread() -> None:
+    """Three degrees of freedom: 95 % of Student's t lie within 3.2 standard errors, of the normal within 2."""
+    truth, error = ScalingLaw(0.1, 0.15, 0.5, 1000), 1e-4
+    measured = {size: [truth.accuracy(size) - error, truth.accuracy(size) + error] for size in (1000, 2000, 4000)}
+    low, high = fit_scaling_law(measured).interval(lambda law: law.accuracy(4000))
+    assert 2.5 < (high - low) / (2 * error) < 4.5
+
+
+def test_no_draw_makes_a_law_of_errors_below_zero() -> None:
+    measured = {1000: [0.5, 0.9], 2000: [0.9], 4000: [0.95]}  # one degree of freedom: draws go anywhere
+    assert min(law.amplitude for law in fit_scaling_law(measured).resampled) >= 0
+
+
 def test_the_margin_is_the_slope() -> None:
     law = ScalingLaw(0.1, 0.2, 0.7, 1000)
     slope = (law.accuracy(2001) - law.accuracy(1999)) / 2

@@ -58,6 +58,16 @@ def test_twins_of_too_few_sizes_are_no_curve_and_the_text_says_so(tmp_path) -> N
     assert "Real images: 1 of the 3 sizes that a curve takes" in text
 
 
+def test_recipes_of_equal_accuracies_are_told_apart_by_nothing(tmp_path) -> None:
+    axes = {
+        recipe: {f"{size}": [f"recipe.template={recipe}", f"images_per_class={size}"] for size in SIZES}
+        for recipe in ("c", "c, h_c")
+    }
+    equal = SETTINGS.model_copy(update={"axes": axes, "twins": False})
+    _, facts = fit_study(finished(Store.open(str(tmp_path)), settings=equal))
+    assert all(0.3 < line["sure"] < 0.7 for line in facts["advice"]), facts["advice"]
+
+
 def test_a_missing_training_is_named_and_nothing_is_written(tmp_path) -> None:
     store = Store.open(str(tmp_path))
     with pytest.raises(WorkError, match="64 per class, seed 1 is not trained yet"):
