@@ -16,6 +16,9 @@ BUDGET_DOUBLINGS = 3
 """How far beyond the largest measured size the advice goes: three doublings are a guess already."""
 REAL = "real images"
 """Name of the twins' curve: it costs no generation, so it is no choice at any budget."""
+CHOSEN_ON_TEST = (
+    "The recipe to take is chosen by accuracy on these very test images, so its expected top-1 is a little too good."
+)
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,11 @@ def scaling_markdown(curves: Sequence[Curve]) -> str:
         f"* {_cell(found['one'])} and {_cell(found['other'])} meet at about {found['images']:,.0f} images."
         for found in all_crossings(curves)
     ] or ["* No two curves meet in this range."]
+    lines = advice(curves)
+    if any(line["runner_up"] for line in lines):
+        text += ["", CHOSEN_ON_TEST]
     text += ["", "| budget, images | take | expected top-1 | ahead of | sure |", "|" + "---|" * 5]
-    for line in advice(curves):
+    for line in lines:
         beyond = "" if line["measured"] else " (beyond what was measured)"
         sure = "" if line["sure"] is None else f"{line['sure']:.0%}"
         cells = [f"{line['images']:,}{beyond}", line["best"], f"{line['accuracy']:.3f}", line["runner_up"] or "", sure]

@@ -93,6 +93,12 @@ def test_the_text_holds_every_curve_and_no_name_breaks_its_table() -> None:
     assert {line.replace("\\|", "").count("|") for line in rows} == {8, 6}
 
 
+def test_a_choice_by_the_test_images_says_so_and_without_one_nothing_does() -> None:
+    says = "chosen by accuracy on these very test images"
+    assert says in scaling_markdown(CURVES)
+    assert says not in scaling_markdown([CURVES[0], curve(REAL, SLOW)])
+
+
 def test_the_plot_is_a_picture_of_these_numbers() -> None:
     hostile = [CURVES[0], Curve("$\\frac{", CURVES[1].fit)]
     one, other = scaling_png(CURVES, "A $title$"), scaling_png(hostile, "A $title$")
