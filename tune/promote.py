@@ -10,10 +10,12 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import JobContext, job_options_with, run_job
+from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import validate
 from pipeline.core.errors import InputError
 from pipeline.core.model_identity import registered_name
+from pipeline.core.promotion import check_same_settings
 from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
 
 
@@ -30,15 +32,18 @@ def main(job: JobContext, sweep: str, trial: str | None, seeds: int, alias: str 
     if alias and not job.config.tracking.enabled:
         raise InputError("--alias needs MLflow's registry, and tracking.enabled is false")
     directory, again = f"sweeps/{sweep}", f"run `python -m tune.sweep --name {sweep}` with the same options first"
+    begun = _begun(job.store, directory)
+    if begun is not None:
+        check_same_settings(begun[1], job.config, sweep)
     if job.dry_run:
         there = job.store.exists(f"{directory}/{RESULT}")
         state = "has ended" if there else "has not ended yet"
         job.finish(f"promote: sweep {sweep} {state}; {seeds} trainings at full budget", {"ended": there})
         return
-    for name in (IDENTITY, RESULT):
-        if not job.store.exists(f"{directory}/{name}"):
-            raise InputError(f"{job.store.uri(directory)} has no {name}: the sweep has not ended; {again}")
-    about, result = job.store.read_json(f"{directory}/{IDENTITY}"), job.store.read_json(f"{directory}/{RESULT}")
+    if begun is None or not job.store.exists(f"{directory}/{RESULT}"):
+        missing = IDENTITY if begun is None else RESULT
+        raise InputError(f"{job.store.uri(directory)} has no {missing}: the sweep has not ended; {again}")
+    result = job.store.read_json(f"{directory}/{RESULT}")
     from pipeline.stages.promote import (  # torch and Ray take seconds to import
         choose_trial,
         promote,
@@ -46,8 +51,7 @@ def main(job: JobContext, sweep: str, trial: str | None, seeds: int, alias: str 
     )
 
     found = promote(
-        validate(SweepConfig, about["sweep"], f"{directory}/{IDENTITY}: "),
-        validate(RunConfig, about["config"], f"{directory}/{IDENTITY}: "),
+        *begun,
         job.config,
         job.store,
         directory,
@@ -64,6 +68,15 @@ def main(job: JobContext, sweep: str, trial: str | None, seeds: int, alias: str 
         found["registered"] = register_model(job.config, job.store, found["best_model"], name, alias)
         human += f"\n{found['best_model']} is {found['registered']['model_uri']}"
     job.finish(human, found)
+
+
+def _begun(store: Store, directory: str) -> tuple[SweepConfig, RunConfig] | None:
+    """A begun sweep and the run that it searched over; None when there is none. Raises `InputError`."""
+    path = f"{directory}/{IDENTITY}"
+    if not store.exists(path):
+        return None
+    about = store.read_json(path)
+    return validate(SweepConfig, about["sweep"], f"{path}: "), validate(RunConfig, about["config"], f"{path}: ")
 
 
 if __name__ == "__main__":

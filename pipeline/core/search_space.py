@@ -71,9 +71,11 @@ def as_point(sweep: SweepConfig, suggested: Mapping[str, Any]) -> Point:
     }
 
 
-def lay_over(config: RunConfig, words: tuple[str, ...], point: Mapping[str, Any]) -> RunConfig:
-    """A run with `--set` words and then a point laid over it. Raises `InputError`."""
-    values = apply_overrides(config.model_dump(mode="json"), words)
+def lay_over(
+    config: RunConfig, words: tuple[str, ...], point: Mapping[str, Any], *, beneath: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """A run with nested values `beneath`, then `--set` words and then a point laid over it. Raises `InputError`."""
+    values = apply_overrides(merge(config.model_dump(mode="json"), beneath or {}), words)
     for key, value in point.items():
         for part in reversed(key.split(".")):
             value = {part: value}

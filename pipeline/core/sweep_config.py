@@ -121,9 +121,10 @@ class SweepConfig(Frozen):
     max_failures: int = Field(1, ge=0)
     """How often a failed trial is started again."""
     base: tuple[str, ...] = ()
-    """KEY=VALUE words over the preset for every trial: the budget of a trial, e.g. fewer epochs."""
+    """KEY=VALUE words over the preset for every trial: the budget of a trial, e.g. fewer epochs, which a promotion
+    does not take over, and what is no budget, e.g. `train.data=mixed`, which it does (`pipeline.core.promotion`)."""
     full: tuple[str, ...] = ()
-    """KEY=VALUE words over the preset for a promoted trial (tune.promote): the full budget."""
+    """KEY=VALUE words for a promoted trial (tune.promote), over preset and what lasts of `base`: the full budget."""
     space: dict[str, Domain] = Field(min_length=1)
     """Setting (dotted key of a run) -> its values."""
 

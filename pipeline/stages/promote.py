@@ -12,7 +12,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import nearest
 from pipeline.core.errors import InputError
-from pipeline.core.search_space import describe_point, lay_over
+from pipeline.core.promotion import full_config
+from pipeline.core.search_space import describe_point
 from pipeline.core.sweep_config import SweepConfig
 from pipeline.core.validation_images import load_validation
 from pipeline.stages.runtime import ray_session
@@ -38,11 +39,6 @@ def choose_trial(result: dict[str, Any], trial: str | None) -> dict[str, Any]:
         raise InputError(f"--trial {trial!r} is no finished trial of this sweep{nearest(trial, finished)}")
     chosen: dict[str, Any] = finished[trial]
     return chosen
-
-
-def full_config(sweep: SweepConfig, base: RunConfig, trial: dict[str, Any]) -> RunConfig:
-    """A run, then the sweep's `full` words, then the trial's settings. Raises `InputError`."""
-    return lay_over(base, sweep.full, trial["point"])
 
 
 def promotion_seeds(searched: int, count: int) -> list[int]:
@@ -87,7 +83,7 @@ def promote(
         InputError: as the stages.
         WorkError: as the stages; what is trained is kept.
     """
-    config = full_config(sweep, base, trial)
+    config = full_config(sweep, base, trial["point"])
     seeds = promotion_seeds(config.train.seed, num_seeds)
     runs = [config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})}) for seed in seeds]
     path = f"{directory}/best.yaml"

@@ -12,8 +12,9 @@ from mlflow.tracking import MlflowClient
 from pipeline.core.artifact import Store
 from pipeline.core.config_loading import load_config
 from pipeline.core.errors import InputError
-from pipeline.core.sweep_config import SweepConfig
-from pipeline.stages.promote import choose_trial, config_yaml, full_config, promotion_markdown, promotion_seeds
+from pipeline.core.promotion import full_config
+from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
+from pipeline.stages.promote import choose_trial, config_yaml, promotion_markdown, promotion_seeds
 from tests.conftest import Cli
 from tests.image_sets import small_config
 from tests.tiny_sets import training_options
@@ -27,15 +28,15 @@ SPACE = {
     "space": {"images_per_class": {"choice": [4, 8]}, "train.learning_rate": {"loguniform": [0.1, 0.8]}},
 }
 BEST = {"trial": "b", "state": "finished", "accuracy": 0.8, "epochs": 2, "point": {"train.learning_rate": 0.3}}
-RESULT = {"best": BEST, "trials": [BEST, {**BEST, "trial": "a"}, {**BEST, "trial": "c", "state": "failed"}]}
+ENDED = {"best": BEST, "trials": [BEST, {**BEST, "trial": "a"}, {**BEST, "trial": "c", "state": "failed"}]}
 
 
 def test_the_best_trial_or_a_named_finished_one_is_chosen() -> None:
-    assert choose_trial(RESULT, None)["trial"] == "b" and choose_trial(RESULT, "a")["trial"] == "a"
+    assert choose_trial(ENDED, None)["trial"] == "b" and choose_trial(ENDED, "a")["trial"] == "a"
     with pytest.raises(InputError, match="'c' is no finished trial"):
-        choose_trial(RESULT, "c")
+        choose_trial(ENDED, "c")
     with pytest.raises(InputError, match="no trial of this sweep gave a result"):
-        choose_trial({**RESULT, "best": None}, None)
+        choose_trial({**ENDED, "best": None}, None)
 
 
 def test_a_promotion_does_not_train_with_the_seed_that_was_searched_with() -> None:
@@ -44,7 +45,7 @@ def test_a_promotion_does_not_train_with_the_seed_that_was_searched_with() -> No
 
 def test_the_config_is_the_preset_at_full_budget_with_the_trials_settings(tmp_path: Path) -> None:
     sweep = SweepConfig.model_validate(SPACE)
-    config = full_config(sweep, small_config(), BEST)
+    config = full_config(sweep, small_config(), BEST["point"])
     assert (config.train.epochs, config.train.learning_rate) == (3, 0.3)
     path = tmp_path / "best.yaml"
     path.write_text(config_yaml(config, "a\nline"))
@@ -70,6 +71,19 @@ def test_bad_input_is_one_line(run, tmp_path: Path, words: list[str], says: str)
     code, _, err = run("tune.promote", "--preset", "fashion", "--root", str(tmp_path / "runs"), *words)
     (line,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert code == 2 and says in line and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_other_words_than_the_sweep_had_are_refused_and_named(run, tmp_path: Path, dry: list[str]) -> None:
+    store = Store.open(str(tmp_path / "runs"))
+    searched = load_config("fashion", overrides=["recipe.guidance_scale=2"])
+    about = {"sweep": SPACE, "config": searched.model_dump(mode="json", exclude={"tracking"})}
+    store.write_json(f"sweeps/small/{IDENTITY}", about)
+    store.write_json(f"sweeps/small/{RESULT}", ENDED)
+    code, _, err = run("tune.promote", "--preset", "fashion", "--root", store.root, "--sweep", "small", *dry)
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert code == 2 and "recipe.guidance_scale was 2 and is 1" in line and "words that tune.sweep had" in line
+    assert not store.exists("sweeps/small/best.yaml")
 
 
 @pytest.mark.slow
