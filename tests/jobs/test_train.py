@@ -16,7 +16,7 @@ def test_a_missing_image_set_names_the_job_that_makes_it(here: Cli, tmp_root: st
 def test_a_batch_that_workers_cannot_share_is_refused(here: Cli, tmp_root: str) -> None:
     arguments = ("--set", "train.data=real", "--set", "train.num_workers=3", *MODEL)
     here("jobs.train", "--preset", "fashion", "--root", tmp_root, *arguments).check_error(
-        2, "train.batch_size 64", "3 workers", "make it a multiple"
+        2, "train.batch_size 64", "3 workers", "nearest 63"
     )
 
 
