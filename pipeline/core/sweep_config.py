@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ NEVER_SEARCHED = frozenset({"train.data", *(f"train.{name}" for name in WHERE_AN
 
 INSIDE = (5**0.5 - 1) / 2
 """Where a range is tried between its ends: an irrational share of it, so that no whole number lies there."""
+DIVIDES = 1e-9
+"""How far from a whole number of steps a range may be: 0.1 is no binary number."""
 EXAMPLE = {"recipe": "guidance_scale", "train": "learning_rate"}
 
 
@@ -34,7 +37,7 @@ class Domain(Frozen):
     loguniform: tuple[float, float] | None = None
     """Lowest and highest number, even on a logarithmic scale."""
     step: float | None = Field(None, gt=0)
-    """Of `uniform`; whole bounds and step give whole numbers."""
+    """Of `uniform`, whose range it divides; whole bounds and step give whole numbers."""
     when: dict[str, Any] = Field({})
     """KEY: VALUE, or a list of values, of settings above this one: only then this setting is searched."""
 
@@ -49,7 +52,24 @@ class Domain(Frozen):
             raise ValueError("loguniform needs bounds above 0")
         if self.step is not None and self.uniform is None:
             raise ValueError("step goes with uniform only")
+        self._check_step()
         return self
+
+    def _check_step(self) -> None:
+        """Raises `ValueError` when steps from the lower bound miss the higher one, which no trial would then try."""
+        if self.step is None or self.uniform is None:
+            return
+        low, high = self.uniform
+        steps = (high - low) / self.step
+        if abs(steps - round(steps)) <= DIVIDES and round(steps) > 0:
+            return
+        ends = [
+            f"[{low:.10g}, {low + count * self.step:.10g}]" for count in (math.floor(steps), math.ceil(steps)) if count
+        ]
+        raise ValueError(
+            f"step {self.step:.10g} does not divide {low:.10g} to {high:.10g}, so {high:.10g} would never be tried; "
+            f"give uniform: {' or '.join(ends)}, or step: {high - low:.10g} divided by a whole number"
+        )
 
     @property
     def is_whole(self) -> bool:

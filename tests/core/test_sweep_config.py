@@ -39,6 +39,13 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
         ({"train.learning_rate": {"uniform": [2, 1]}}, {}, "below"),
         ({"train.learning_rate": {"loguniform": [0, 1]}}, {}, "above 0"),
         ({"train.learning_rate": {"loguniform": [1, 2], "step": 1}}, {}, "step"),
+        ({"images_per_class": {"uniform": [50, 200], "step": 100}}, {}, r"200 would never.*\[50, 150\] or \[50, 250\]"),
+        (
+            {"train.momentum": {"uniform": [0.3, 1.0], "step": 0.2}},
+            {},
+            r"1 would never.*\[0\.3, 0\.9\] or \[0\.3, 1\.1\]",
+        ),
+        ({"images_per_class": {"uniform": [50, 60], "step": 100}}, {}, r"60 would never.*\[50, 150\], or step: 10"),
         ({"train.learning_rate": {"uniform": [1, 2]}}, {"search": "grid"}, "grid needs choice"),
         ({"train.epochs": {"choice": [1], "when": {"train.head": "linear"}}}, {}, "no setting above"),
         ({"train.epochs": {"choice": [1]}}, {"objectives": ["cost"]}, "objectives"),
@@ -47,6 +54,15 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
 def test_a_wrong_space_is_one_line(space: dict[str, Any], more: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         sweep(space, **more)
+
+
+def test_the_highest_value_of_a_stepped_range_is_drawn_though_its_step_is_no_binary_number() -> None:
+    import optuna
+
+    found = sweep({"train.momentum": {"uniform": [0.3, 0.9], "step": 0.1}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [as_point(found, suggest(found, study.ask()))["train.momentum"] for _ in range(60)]
+    assert sorted({round(value, 9) for value in drawn}) == [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 @pytest.mark.parametrize(
