@@ -3,7 +3,8 @@
 Lamport's bakery with one file per ticket (Lamport 1974, doi:10.1145/361082.361093): it needs nothing but whole writes,
 and listings that show what was written before, which disks and object stores both give; pyarrow has no conditional PUT.
 A holder that lives writes its ticket anew again and again. Whoever waits removes a ticket that it has seen unchanged
-for `ttl_s` on its own clock, so clocks of nodes are never compared.
+for `ttl_s` on its own clock, so clocks of nodes are never compared; and at once one whose process it would see if it
+were alive: a killed job that is started again on its machine goes on without a wait.
 
 A holder that only slept that long goes on beside its successor. So a lease saves work, it does not protect data: what
 is done under it must be harmless when done twice, as publishing a shard is.
@@ -11,6 +12,7 @@ is done under it must be harmless when done twice, as publishing a shard is.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -18,8 +20,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
@@ -50,6 +55,7 @@ def lease(
     until: Callable[[], bool] = lambda: False,
     timing: LeaseTiming | None = None,
     key: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Iterator[bool]:
     """Wait for the lease and hold it inside the `with` block.
 
@@ -59,6 +65,7 @@ def lease(
         until: asked before every look; when it says yes there is nothing left to wait for.
         timing: how often and how long.
         key: hex digits that name this contender, so that another process may `withdraw` it; default: new ones.
+        say: takes one line when there is somebody to wait for, which names them.
 
     Yields:
         Whether the lease is held; False when `until` said yes first.
@@ -66,7 +73,7 @@ def lease(
     Raises:
         WorkError: the storage cannot be read or written.
     """
-    contender = _Contender(store, directory, timing or LeaseTiming(), key or uuid.uuid4().hex)
+    contender = _Contender(store, directory, timing or LeaseTiming(), key or uuid.uuid4().hex, say)
     try:
         yield contender.wait(until)
     finally:
@@ -86,12 +93,14 @@ class _Contender:
     directory: str
     timing: LeaseTiming
     key: str
+    say: Callable[[str], object]
     ticket: str | None = None
     """File name of the ticket; None outside the queue."""
     seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     """File name -> its content and since when it has been that, on this process's clock."""
     left: threading.Event = field(default_factory=threading.Event)
     heart: threading.Thread | None = None
+    has_said: bool = False
 
     def wait(self, until: Callable[[], bool]) -> bool:
         """Whether the lease is ours; False when `until` said yes first."""
@@ -104,9 +113,10 @@ class _Contender:
             ahead = ahead or [name for name in self._others(_TICKET) if name < self.ticket]
             if not ahead:
                 return True
-            for name in ahead:
-                self._remove_if_dead(name)
-            time.sleep(self.timing.poll_s)
+            living = [name for name in ahead if not self._remove_if_dead(name)]
+            if living:
+                self._say_once(living[0])
+                time.sleep(self.timing.poll_s)
         return False
 
     def leave(self) -> None:
@@ -142,21 +152,39 @@ class _Contender:
     def _others(self, prefix: str) -> list[str]:
         return [n for n in self.store.list_names(self.directory) if n.startswith(prefix) and not n.endswith(self.key)]
 
-    def _remove_if_dead(self, name: str) -> None:
+    def _remove_if_dead(self, name: str) -> bool:
+        """Whether the file is gone."""
         try:
             content = self.store.read_bytes(self._path(name))
         except FileNotFoundError:
-            return
+            return True
         now = time.monotonic()
         before, since = self.seen.get(name, (None, now))
         if before != content:
             self.seen[name] = (content, now)
-        elif now - since > self.timing.ttl_s:
-            logger.warning("the lease of %s is taken from %s, silent for %.0f s", self.directory, name, now - since)
-            self.store.delete(self._path(name))
+            silent_s = 0.0
+        else:
+            silent_s = now - since
+        has_ended = _has_ended(json.loads(content))
+        if not has_ended and silent_s <= self.timing.ttl_s:
+            return False
+        why = "whose process has ended" if has_ended else f"silent for {silent_s:.0f} s"
+        logger.warning("the lease of %s is taken from %s, %s", self.directory, name, why)
+        self.store.delete(self._path(name))
+        return True
+
+    def _say_once(self, name: str) -> None:
+        if self.has_said:
+            return
+        self.has_said = True
+        owner = json.loads(self.seen[name][0])
+        self.say(
+            f"process {owner.get('pid')} on {owner.get('host')} holds {self.store.uri(self.directory)}: waiting until "
+            f"it ends, or is silent for {self.timing.ttl_s:.0f} s"
+        )
 
     def _write(self, name: str, beats: int) -> None:
-        self.store.write_json(self._path(name), {"host": socket.gethostname(), "pid": os.getpid(), "beats": beats})
+        self.store.write_json(self._path(name), {**_place(), "pid": os.getpid(), "beats": beats})
 
     def _path(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -164,3 +192,27 @@ class _Contender:
 
 def _is_ticket(name: str) -> bool:
     return name.startswith(_TICKET) and name.split("-")[1].isdecimal()
+
+
+@cache
+def _place() -> dict[str, str | None]:
+    """Where a process's number means something: the host, and which processes one there sees; None without /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        sees = f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        sees = None
+    return {"host": socket.gethostname(), "sees": sees}
+
+
+def _has_ended(owner: dict[str, Any]) -> bool:
+    """Whether the process that wrote this is known to be gone; False for one that cannot be seen from here."""
+    here = _place()
+    if here["sees"] is None or any(owner.get(name) != value for name, value in here.items()):
+        return False
+    try:
+        with suppress(PermissionError):  # it lives, under another user
+            os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    return False

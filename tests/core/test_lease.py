@@ -111,6 +111,52 @@ def test_what_the_dead_left_is_removed(tmp_path: Path, left: str) -> None:
     assert store.list_names("lease") == []
 
 
+DIES_WITH_IT = """
+import os, sys
+from pipeline.core.artifact import Store
+from pipeline.core.lease import lease
+with lease(Store.open(sys.argv[1]), "lease"):
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def left(tmp_path: Path) -> Store:
+    """A store with the lease of a process of this machine that died as its holder."""
+    subprocess.run([sys.executable, "-c", DIES_WITH_IT, str(tmp_path)], cwd=REPOSITORY, check=True)
+    store = Store.open(str(tmp_path))
+    assert len(store.list_names("lease")) == 1
+    return store
+
+
+def test_nobody_waits_for_a_process_of_this_machine_that_has_ended(left: Store) -> None:
+    start = time.monotonic()
+    with lease(left, "lease", timing=LeaseTiming(ttl_s=60)) as held:
+        assert held and time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"sees": "another boot"}, {"sees": None}])
+def test_a_process_that_cannot_be_seen_is_waited_for(left: Store, elsewhere: dict[str, str | None]) -> None:
+    (name,) = left.list_names("lease")
+    left.write_json(f"lease/{name}", {**left.read_json(f"lease/{name}"), **elsewhere})
+    start = time.monotonic()
+    with lease(left, "lease", timing=FAST) as held:
+        assert held and time.monotonic() - start > FAST.ttl_s
+
+
+def test_who_waits_says_once_for_whom(tmp_path: Path) -> None:
+    store, said, looks = Store.open(str(tmp_path)), list[str](), [0]
+
+    def done() -> bool:
+        looks[0] += 1
+        return looks[0] > 3
+
+    with lease(store, "lease", timing=FAST, say=said.append), lease(store, "lease", done, FAST, say=said.append):
+        pass
+    (line,) = said
+    assert line.startswith(f"process {os.getpid()} on ") and f"holds {tmp_path}/lease: waiting" in line
+
+
 def test_nobody_waits_for_what_is_done(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     with lease(store, "lease", until=lambda: True, timing=FAST) as held:
