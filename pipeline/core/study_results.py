@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
+from pipeline.core.lease import lease
 from pipeline.core.study_sets import CORRUPTED, TOP5
 
 RESULTS = "results.jsonl"
@@ -32,10 +33,18 @@ def read_results(store: Store, directory: str) -> dict[str, Line]:
 
 
 def keep_result(store: Store, directory: str, results: dict[str, Line], line: Line) -> None:
-    """Add a line to the results and their file, which is written whole and at once."""
-    results[_report_id(line)] = line
-    text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in results.values())
-    store.write_bytes(f"{directory}/{RESULTS}", text.encode())
+    """Add a line to the results and their file, which is written whole and at once.
+
+    Lines that other commands of the study have put there stay, and come into `results`, too. One at a time writes.
+
+    Raises:
+        WorkError: the file is damaged, or the storage cannot be read or written.
+    """
+    with lease(store, f"{directory}/lease"):
+        results.update(read_results(store, directory))
+        results[_report_id(line)] = line
+        text = "".join(json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n" for kept in results.values())
+        store.write_bytes(f"{directory}/{RESULTS}", text.encode())
 
 
 def set_columns(line: Mapping[str, Any]) -> dict[str, float]:

@@ -194,8 +194,8 @@ class Study:
         """
         if not self.reports:
             self.look_at_data(say)
-        trials = self.missing(max_cells)
         self.write_table()
+        trials = self.missing(max_cells)
         if trials:
             self._train(trials, say, slots)
         if not self.missing():
@@ -278,7 +278,11 @@ class Study:
         }
 
     def write_table(self) -> str:
-        """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text."""
+        """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text.
+
+        Those that other commands of the study have put there meanwhile count, too.
+        """
+        self.results.update(read_results(self.store, self.directory))
         top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
         num_classes = {c.config.classes: len(self.recipe_of(c.config).classes) for c in self.plan.cells}
         table = lines(self.plan, top1, num_classes)

@@ -98,6 +98,19 @@ def test_an_axis_alone_is_a_part_of_the_whole(stages: Stages, store: Store) -> N
     assert {what[2] for what in stages.trained} == {16}
 
 
+def test_two_commands_of_one_study_make_one_table(stages: Stages, store: Store) -> None:
+    """Both have read the results before the other one adds to them."""
+    one, other = study(store, "guidance"), study(store, "images")
+    for part in (one, other):
+        part.look_at_data(lambda _: None)
+    for part in (one, other):
+        part.run(lambda _: None, slots=2)
+    table = store.read_bytes("studies/small/table.md").decode()
+    assert "not yet" not in table and "Incomplete" not in table
+    assert study(store).missing() == []
+    assert len(stages.trained) == len(set(stages.trained)) == 10  # what they share, the second finds done
+
+
 def test_max_cells_stops_after_so_many(stages: Stages, store: Store) -> None:
     run(store, max_cells=1)
     assert stages.trained == [("synthetic", 2.0, 8, 0), ("synthetic", 2.0, 8, 1)] and stages.made == [(2.0, 8)]
