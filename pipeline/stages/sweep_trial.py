@@ -20,7 +20,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.identity import ID_LENGTH, content_hash
-from pipeline.core.lease import lease
 from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.search_space import Point, as_point, lay_over
@@ -29,7 +28,7 @@ from pipeline.core.train_config import TrainConfig
 from pipeline.core.training_images import Arrays
 from pipeline.core.validation_images import load_validation
 from pipeline.stages.shared_images import device_seconds, ensure_images, image_summaries
-from pipeline.stages.train import read_metrics, train
+from pipeline.stages.train import LEASE, read_metrics, train
 from pipeline.stages.trial_workers import WorkersTold, begin_trial
 from pipeline.stages.worker_job import Watch
 
@@ -130,12 +129,11 @@ def run_trial(job: SweepJob, suggested: Mapping[str, Any]) -> None:
             ensure_images(config, job.store)
             image_s = device_seconds(config, image_summaries(config, recipe, job.store))
         callbacks = [EpochReport(image_s, config.train, begun), WorkersTold(keeper, trial)]
-        watch = Watch(validation, job.validation_id, callbacks)
         model_dir = model_directory(model_identity(config, recipe)[1])
         key = uuid.uuid4().hex
-        ray.get(keeper.keep_lease.remote(trial, job.store, f"{model_dir}/lease", key))
-        with lease(job.store, f"{model_dir}/lease", key=key):  # two trials may be one and the same training
-            model = train(config, job.store, watch, job.parent_run)
+        ray.get(keeper.keep_lease.remote(trial, job.store, f"{model_dir}/{LEASE}", key))
+        watch = Watch(validation, job.validation_id, callbacks, key)
+        model = train(config, job.store, watch, job.parent_run)
         last = read_metrics(job.store, model_dir)[-1]
         if model.get("validation") != job.validation_id:  # trained before, by another job
             last |= score(job.store, model_dir, validation)

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from functools import partial
 from typing import Any
 
 # All documented settings of Ray Train; must be set before it is imported. Each saves a process or a wait of seconds.
@@ -28,6 +29,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH
 from pipeline.core.image_batches import check_batches
+from pipeline.core.lease import lease
 from pipeline.core.model_identity import (
     CONFIG,
     WEIGHTS,
@@ -48,6 +50,8 @@ from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, Watch, Work
 
 CHECKPOINTS = "checkpoints"
 """Ray Train's own folder in the model's directory; removed when the model is published."""
+LEASE = "lease"
+"""Folder in the model's directory: of all trainings of a model, one at a time runs."""
 logger = logging.getLogger(__name__)
 
 
@@ -65,6 +69,8 @@ class LocalTrainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]  # mypy 
 def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_run: str | None = None) -> dict[str, Any]:
     """Train the classifier of a config, go on with an interrupted training of it, or find it finished.
 
+    While another process trains the same model this one waits, then finds it finished or goes on in its place.
+
     Args:
         config: of the run; `train.data` chooses the image set of its recipe or the real twin.
         store: the storage root. The model goes to `models/<id>/`, its manifest last.
@@ -81,15 +87,20 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
     recipe = resolve_recipe(config)
     identity, identity_hash = model_identity(config, recipe)
     model_dir = model_directory(identity_hash)
-    existing = store.exists(f"{model_dir}/{MANIFEST}")
-    data = None if existing else open_training_data(config, recipe, store)
+    is_finished = partial(store.exists, f"{model_dir}/{MANIFEST}")
+    data = None if is_finished() else open_training_data(config, recipe, store)
     if data is not None:
         check_machine(config)
         check_batches(config.train, data.num_images + (0 if data.real is None else data.real.num_images))
         tell_warm_up(config.train)
     parents = {} if config.train.data == "real" else {"generate": recipe.id}
     params = run_parameters(config, identity)
-    with tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run) as run:
+    key = None if watch is None else watch.lease_key
+    turn = lease(store, f"{model_dir}/{LEASE}", until=lambda: data is None, key=key, say=logger.warning)
+    tracked = tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run)
+    with turn, tracked as run:
+        if is_finished():
+            data = None  # also what another process has trained meanwhile
         if data is not None:
             weights_sha256 = fit(config, store, model_dir, data, run, watch)
             seen = {} if watch is None else {"validation": watch.validation_id}
@@ -100,7 +111,7 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
             points = {name: value for name, value in metrics.items() if name not in ("epoch", "ended")}
             run.log_metrics(points, int(metrics["epoch"]), metrics.get("ended"))
-    return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
+    return {**manifest, "model_dir": model_dir, "existing": data is None, "mlflow_run_id": run.run_id}
 
 
 def fit(

@@ -28,11 +28,13 @@ class Watch:
         validation: images and labels that the network is scored on after every epoch.
         validation_id: names them in the model's manifest.
         callbacks: of Ray Train (`ray.train.UserCallback`).
+        lease_key: names the training's lease, so that the search may withdraw it when it ends the training's process.
     """
 
     validation: Arrays
     validation_id: str
     callbacks: Sequence[Any] = ()
+    lease_key: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,62 @@
+"""Two trainings of one model at a time, with a stand-in for the work of Ray's."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.artifact import Store
+from pipeline.core.config import RunConfig
+from pipeline.stages.train import LEASE, train
+from pipeline.stages.worker_job import METRICS, Watch
+from tests.image_sets import small_config
+
+
+def fake_fit(_config: RunConfig, store: Store, model_dir: str, *_: Any) -> str:
+    line = {"epoch": 1, "images": 16, "loss": 1.0, "accuracy": 0.5, "seconds": 1.0}
+    store.write_bytes(f"{model_dir}/{METRICS}", json.dumps(line).encode())
+    return "sha256 of the weights"
+
+
+def test_a_second_training_of_a_model_waits_for_the_first_and_finds_its_model(
+    tmp_root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, config = Store.open(tmp_root), small_config(data="real", images_per_class=4)
+    fits, begun, may_end = [], threading.Event(), threading.Event()
+
+    def fit(*about: Any) -> str:
+        fits.append(about)
+        begun.set()
+        assert may_end.wait(60)
+        return fake_fit(*about)
+
+    monkeypatch.setattr("pipeline.stages.train.fit", fit)
+    with ThreadPoolExecutor(2) as drivers:
+        first = drivers.submit(train, config, store)
+        assert begun.wait(60)
+        second = drivers.submit(train, config, store)
+        deadline = time.monotonic() + 30
+        while len(fits) == 1 and not any("holds" in line for line in caplog.messages) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        may_end.set()
+        assert (first.result()["existing"], second.result()["existing"]) == (False, True)
+    assert len(fits) == 1 and store.list_names(f"{first.result()['model_dir']}/{LEASE}") == []
+
+
+def test_a_search_can_name_the_lease_of_its_training(tmp_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    def fit(config: RunConfig, store: Store, model_dir: str, *_: Any) -> str:
+        names.extend(store.list_names(f"{model_dir}/{LEASE}"))
+        return fake_fit(config, store, model_dir)
+
+    monkeypatch.setattr("pipeline.stages.train.fit", fit)
+    watch = Watch((np.zeros((0, 28, 28)), np.zeros(0)), "images", lease_key="0a1b")
+    train(small_config(data="real", images_per_class=4), Store.open(tmp_root), watch)
+    assert [name.endswith("-0a1b") for name in names] == [True]
