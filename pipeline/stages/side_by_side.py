@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.core.artifact import Store
 from pipeline.core.cluster import cluster_address
@@ -39,6 +41,20 @@ def _in_a_process(work: Callable[[], dict[str, Any]], cluster: str | None) -> di
     return work()
 
 
+def _how_it_died(error: ray.exceptions.RayError) -> str:
+    """One line for people; Ray's own are paragraphs."""
+    again = "run the same command again to go on"
+    if isinstance(error, ray.exceptions.NodeDiedError):
+        return f"the node that a training's process ran on was lost; {again}"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return (
+            "the process of a training was ended because its node ran out of memory; free memory there or train fewer "
+            f"at a time (--slots of a study), then {again}"
+        )
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"the process of a training died ({reason}); {again}"
+
+
 def train_side_by_side(
     configs: Sequence[RunConfig],
     store: Store,
@@ -68,8 +84,10 @@ def train_side_by_side(
             prepare(position)
             yield position, train(config, store, parent_run=parent_run)
         return
-    # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers.
-    remote_train = ray.remote(num_cpus=0, max_retries=0)(_in_a_process)
+    # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers. On the driver's node,
+    # without which nothing goes on anyway: a node of workers may be lost at any time.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    remote_train = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_in_a_process)
     waiting = list(enumerate(configs))
     running: dict[Any, int] = {}
     failure: InputError | WorkError | None = None
@@ -96,10 +114,8 @@ def train_side_by_side(
             if not isinstance(error.cause, (InputError, WorkError)):
                 raise
             failure = failure or error.cause
-        except ray.exceptions.WorkerCrashedError as error:
-            failure = failure or WorkError(
-                f"the process of a training died ({error}); run the same command again to go on"
-            )
+        except ray.exceptions.RayError as error:
+            failure = failure or WorkError(_how_it_died(error))
         else:
             fill()  # first, since the caller scores the one that has ended
             yield position, result

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
+import ray.exceptions
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
@@ -18,6 +20,8 @@ from tests.image_sets import small_config
 MEETING = (5, 6)
 """Seeds whose trainings wait for each other: they only meet when they run at the same time."""
 MEETING_TIMEOUT_S = 60
+SLOW = 20
+"""The seed of a training that ends after others."""
 
 
 @pytest.fixture
@@ -36,6 +40,8 @@ def fake_train(config: RunConfig, store: Store, parent_run: str | None = None) -
         raise KeyError("a bug")
     if config.train.seed == 15:
         os._exit(1)
+    if config.train.seed == SLOW:
+        time.sleep(2)
     Path(store.root, str(config.train.seed)).touch()
     return {"seed": config.train.seed, "pid": os.getpid(), "met": config.train.seed in MEETING and meet(store)}
 
@@ -98,6 +104,48 @@ def test_a_failure_lets_the_others_end_and_starts_no_more(
     assert next(results)[0] == 0
     with pytest.raises(error, match=says):
         list(results)
+
+
+@pytest.mark.parametrize(
+    ("lost", "says"),
+    [
+        (ray.exceptions.NodeDiedError("node x"), r"^the node that a training's process ran on was lost; run the same"),
+        (ray.exceptions.OutOfMemoryError("a page\nof text"), r"ran out of memory; .*--slots.* then run the same"),
+        (ray.exceptions.LocalRayletDiedError(), r"^the process of a training died \([^\n]*\); run the same"),
+    ],
+)
+def test_a_process_that_ray_lost_lets_the_others_end(
+    stand_in: None, store: Store, monkeypatch: pytest.MonkeyPatch, lost: Exception, says: str
+) -> None:
+    get = ray.get
+
+    def get_or_lose(reference: object) -> dict[str, object]:
+        result: dict[str, object] = get(reference)
+        if result["seed"] == 8:
+            raise lost
+        return result
+
+    monkeypatch.setattr(ray, "get", get_or_lose)
+    results = train_side_by_side(seeds(8, SLOW), store, slots=2)
+    assert next(results)[1]["seed"] == SLOW
+    with pytest.raises(WorkError, match=says):
+        next(results)
+
+
+def test_a_training_is_driven_on_the_drivers_own_node(
+    stand_in: None, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+    remote = ray.remote
+
+    def note(**options: object) -> object:
+        asked.update(options)
+        return remote(**options)
+
+    monkeypatch.setattr(ray, "remote", note)
+    list(train_side_by_side(seeds(7, 8), store, slots=2))
+    where = asked["scheduling_strategy"]
+    assert where.node_id == ray.get_runtime_context().get_node_id() and where.soft
 
 
 def test_a_bug_keeps_its_traceback(stand_in: None, store: Store) -> None:
