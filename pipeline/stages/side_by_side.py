@@ -86,7 +86,7 @@ def train_side_by_side(
         return
     # No CPU of its own: it only waits for its workers. No retry: `train` itself restarts workers. On the driver's node,
     # without which nothing goes on anyway: a node of workers may be lost at any time.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here: Any = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)  # not in Ray's types
     remote_train = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_in_a_process)
     waiting = list(enumerate(configs))
     running: dict[Any, int] = {}
