@@ -29,6 +29,15 @@ SPOILT: dict[str, tuple[Callable[[Rows], Rows], str]] = {
     "a row less": (lambda rows: rows[:-1], "it holds 29 rows instead of 30"),
     "rows in another order": (lambda rows: rows[::-1], "27 more rows"),
     "another seed": (lambda rows: [{**rows[0], "seed": 5}, *rows[1:]], "row 30 has another seed"),
+    "another label": (
+        lambda rows: [{**rows[0], "class_index": (rows[0]["class_index"] + 1) % 10}, *rows[1:]],
+        ") has class_index",
+    ),
+    **{
+        f"another {name}": (lambda rows, name=name: [{**rows[0], name: "other"}, *rows[1:]], f") has {name} 'other'")
+        for name in ("class_name", "wnid", "prompt", "template", "background", "style")
+    },
+    "another guidance": (lambda rows: [{**rows[0], "guidance_scale": 7.25}, *rows[1:]], "has guidance_scale 7.25"),
     "changed bytes": (
         lambda rows: [{**rows[0], "image": {"bytes": b"x", "path": None}}, *rows[1:]],
         "its bytes do not have its sha256",

@@ -83,6 +83,14 @@ def test_a_torn_file_cannot_be_read(cut: int, sound: tuple[Store, Recipe], tmp_p
     assert fault.startswith("it cannot be read")
 
 
+def test_text_that_is_no_utf8_cannot_be_read(sound: tuple[Store, Recipe], tmp_path: Path) -> None:
+    rows = rows_of(sound)
+    rows[0]["prompt"] = "a prompt of one bad bit"
+    data = bytes(shard_bytes(rows, summarize(1, SIZE, rows, 0.0)))
+    (fault,) = faults(sound, data.replace(b"a prompt of", b"\xe1 prompt of"), tmp_path)
+    assert fault.startswith("it cannot be read: 'utf-8' codec")
+
+
 def test_a_parquet_file_of_something_else(sound: tuple[Store, Recipe], tmp_path: Path) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"a": [1]}), sink)
