@@ -43,6 +43,7 @@ def generate(
     retry_failed: bool = False,
     shards: str | None = None,
     remake: Collection[int] = (),
+    publishes: bool = True,
     make_maker: Callable[..., Any] | None = None,
 ) -> dict[str, Any]:
     """Make the images of a recipe that are not there yet.
@@ -54,10 +55,11 @@ def generate(
         shards: `FIRST:STOP`, the part of the set that is made here; other jobs make the rest, at any time. Whoever
             makes the last part writes the manifest.
         remake: shards that are made again although they are published; each old file stays until its new one is there.
+        publishes: write the manifest when no shard is missing; without it the shards are all that changes.
         make_maker: see `pipeline.stages.shard_actor.ShardActor`.
 
     Returns:
-        The set's manifest, or while other parts are missing the totals of this one and `missing_shards`; with
+        The set's manifest, or while it cannot be written the totals of this part and `missing_shards`; with
         `images_dir`, `images_made` in this call and `mlflow_run_id`; JSON-able.
 
     Raises:
@@ -93,7 +95,7 @@ def generate(
                 failed_before=failed,
             )
         others = set(whole).difference(published_shards(store, recipe.images_dir))
-        if shards is not None and others:
+        if not publishes or (shards is not None and others):
             manifest = {
                 **set_totals(each_summary(store, recipe.images_dir, list(wanted))),
                 "shards": len(wanted),

@@ -213,14 +213,14 @@ def make_again(
     """Make shards below `stop` anew, each in the place of its old file; the set grows by none.
 
     The manifest is brought up to date when there is one. It speaks of its own shards: an interrupted extension beyond
-    them stays one.
+    them stays one, and a set without a manifest gets none.
     """
     config = as_begun(config, identity)
     recipe = resolve_recipe(config)
     least = (stop - 1) * config.generate.shard_size // len(recipe.classes) + 1  # images per class that reach so far
     begun = manifest["images_per_class"] if manifest else config.images_per_class
     sized = config.model_copy(update={"images_per_class": max(begun, least)})
-    generate(sized, store, shards=f"0:{stop}", remake=shards)
+    generate(sized, store, shards=f"0:{stop}", remake=shards, publishes=False)
     if manifest:
         made = list(range(manifest["shards"]))
         publish_manifest(config.model_copy(update={"images_per_class": begun}), recipe, store, made)
