@@ -184,6 +184,8 @@ class ShardMaker:
             return list(self.engine.generate(*columns)), self.engine.seconds
         except Exception as error:  # noqa: BLE001 - whatever torch and diffusers raise on one input stays a row
             if len(batch) == 1:
+                # Its frames, and those of the errors behind it, hold the tensors of the failed call.
+                error.__traceback__ = error.__cause__ = error.__context__ = None
                 return [error], {}
         results: list[GeneratedImage | Exception] = []
         parts: dict[str, float] = {}
