@@ -46,6 +46,15 @@ def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Pa
     return directory
 
 
+def spoil_decoder(directory: Path) -> Path:
+    """Let a model decode every image to NaN, as one does whose numbers overflow in half precision."""
+    vae = AutoencoderKL.from_pretrained(directory / "vae")
+    with torch.no_grad():
+        vae.decoder.conv_out.bias.fill_(float("nan"))
+    vae.save_pretrained(directory / "vae", safe_serialization=True)
+    return directory
+
+
 def build_tiny_xl_model(directory: Path) -> Path:
     """Write a Stable Diffusion XL model of two text encoders and pooled embeddings that draws 16x16 images."""
     torch.manual_seed(0)

@@ -55,11 +55,13 @@ class GeneratedImage:
         pixels: uint8 [H, W, 3], RGB.
         is_nsfw: a safety checker flagged it; its pixels are black when that is the model's own.
         nsfw_score: of that checker, above 0 when it flags; None without one.
+        is_finite: the decoder gave a number for every pixel; where it gave NaN, as half precision may, no pixel counts.
     """
 
     pixels: NDArray[np.uint8]
     is_nsfw: bool
     nsfw_score: float | None = None
+    is_finite: bool = True
 
 
 class DiffusionEngine:
@@ -161,6 +163,7 @@ class DiffusionEngine:
                 output_type="pt",
             )
         pixels = as_pixels(output.images[:count])
+        finite = are_finite(output.images[:count])
         self.seconds = {
             "text_encode": encoded - began,
             "denoise": last_step - encoded,
@@ -170,11 +173,12 @@ class DiffusionEngine:
             began = time.perf_counter()
             scores = self._safety.scores(list(pixels))
             self.seconds["safety"] = time.perf_counter() - began
-            return [GeneratedImage(image, score > 0, score) for image, score in zip(pixels, scores, strict=True)]
+            judged = zip(pixels, scores, finite, strict=True)
+            return [GeneratedImage(image, score > 0, score, is_finite) for image, score, is_finite in judged]
         flags = getattr(output, "nsfw_content_detected", None) or [False] * count
         own = self._own_scores.last if self._own_scores else [None] * count
-        found = zip(pixels, flags, own, strict=False)
-        return [GeneratedImage(image, bool(flag), score) for image, flag, score in found]
+        found = zip(pixels, flags, own, finite, strict=False)
+        return [GeneratedImage(image, bool(flag), score, is_finite) for image, flag, score, is_finite in found]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -230,6 +234,12 @@ def as_pixels(images: torch.Tensor) -> NDArray[np.uint8]:
     rounded = (images.float() * 255).round().to(torch.uint8)
     pixels: NDArray[np.uint8] = rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return pixels
+
+
+def are_finite(images: torch.Tensor) -> list[bool]:
+    """Whether each of some images [N, 3, H, W] has a number at every place; diffusers clamps infinities to 0..1."""
+    flags: list[bool] = images.isfinite().flatten(1).all(1).tolist()
+    return flags
 
 
 def device_name(device: str) -> str:

@@ -39,6 +39,12 @@ PARQUET_OPTIONS = {
 """Of `pyarrow.parquet.write_table` for a shard."""
 
 MAX_REASON_LENGTH = 200
+_MENDS = {
+    "float16": "its numbers overflow there, so give recipe.dtype=bfloat16 or float32",
+    "bfloat16": "give recipe.dtype=float32, or check the weights of recipe.model",
+    "float32": "check the weights of recipe.model",
+}
+"""Of NaN, by `recipe.dtype`: float16 ends at 65,504, the others at 3e38."""
 MAX_OVERHEAD_BYTES = 4 << 20
 """Of a shard's file over its columns: 0.1 MB in practice; the schema and each row group's 30 columns take some KB."""
 
@@ -206,14 +212,17 @@ class ShardMaker:
 
     def _outcome(self, result: GeneratedImage | Exception) -> Row:
         """The columns that making an image adds to its row."""
-        if not isinstance(result, Exception):
-            try:
-                return self._encoded(result)
-            except Exception as error:  # noqa: BLE001 - one picture that cannot be encoded spoils no other
-                result = error
-        return {"status": FAILED, "reason": named_line(result)[:MAX_REASON_LENGTH]}
+        if isinstance(result, Exception):
+            return _failure(result)
+        try:
+            return self._encoded(result)
+        except Exception as error:  # noqa: BLE001 - one picture that cannot be encoded spoils no other
+            return _failure(error)
 
     def _encoded(self, result: GeneratedImage) -> Row:
+        if not result.is_finite:
+            dtype = self._config.recipe.dtype
+            raise FloatingPointError(f"the model gave NaN for pixels in recipe.dtype={dtype}; {_MENDS[dtype]}")
         data = encode_image(result.pixels, self._config.recipe)
         spread = pixel_std(result.pixels)
         status: str = OK
@@ -235,6 +244,11 @@ class ShardMaker:
             "pixel_std": spread,
             "nsfw_score": result.nsfw_score,
         }
+
+
+def _failure(error: Exception) -> Row:
+    """The columns of a row that has no image."""
+    return {"status": FAILED, "reason": named_line(error)[:MAX_REASON_LENGTH]}
 
 
 def _outcome_label(row: Row) -> str:

@@ -12,7 +12,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe
-from pipeline.core.schema import FAILED
+from pipeline.core.schema import BLANK, FAILED
 from pipeline.core.storage_probe import check_storage
 from pipeline.stages.one_worker import ask_one_worker, like_an_actor
 
@@ -37,7 +37,8 @@ def preflight(
 
     Raises:
         InputError: model or device are wrong.
-        WorkError: the image cannot be made, the storage cannot be written, or no node has what an actor needs.
+        WorkError: the image cannot be made, all of its batch are blank, the storage cannot be written, or no node has
+            what an actor needs.
     """
     try:
         about = (config, recipe, store, parts)
@@ -61,10 +62,17 @@ def _try_one_image(
     check_models(config.recipe, recipe.identity)
     maker = ShardMaker(config, store, recipe.prompts_dir, parts, recipe.images_dir, on_batch)
     times.append(time.perf_counter())
-    row = maker.rows(0, [0])[0]
+    batch = list(maker.rows(0, [0]).values())
     times.append(time.perf_counter())
-    if row["status"] == FAILED:
-        raise WorkError(f"the first image cannot be made: {row['reason']}")
+    if batch[0]["status"] == FAILED:
+        raise WorkError(f"the first image cannot be made: {batch[0]['reason']}")
+    # A model may draw a blank image now and then, always from the same row: one alone must not bar its set.
+    if all(row["status"] == BLANK for row in batch):
+        raise WorkError(
+            f"all {len(batch)} images of the first batch are blank ({batch[0]['reason']}); mend recipe.model, "
+            "recipe.dtype, recipe.scheduler or recipe.guidance_scale until `python -m jobs.preview` shows pictures, or "
+            "give --set generate.preflight=auto to make them as they are"
+        )
     check_storage(store, recipe.images_dir)
     times.append(time.perf_counter())
     return dict(zip(("load", "image", "write"), (b - a for a, b in pairwise(times)), strict=True))

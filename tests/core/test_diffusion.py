@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
@@ -7,10 +8,10 @@ import torch
 
 from pipeline.core import diffusion
 from pipeline.core.config import ModelConfig, RecipeConfig
-from pipeline.core.diffusion import DiffusionEngine
+from pipeline.core.diffusion import DiffusionEngine, are_finite
 from pipeline.core.errors import InputError
 from pipeline.core.model_source import EMBEDDED
-from tests.tiny_models import build_tiny_model, build_tiny_xl_model
+from tests.tiny_models import build_tiny_model, build_tiny_xl_model, spoil_decoder
 
 PROMPTS = ["a bag", "a shirt", "a bag", "a shirt inside a barn", "a boot", "a bag inside a barn", "coat", "a dress"]
 SEEDS = [7, 1, 2**62 + 5, 3, 3, 12, 2**63 - 1, 0]
@@ -135,6 +136,25 @@ def test_the_kept_embeddings_are_bounded_in_bytes(tiny_model: Path, monkeypatch:
     for ours, theirs in zip(pixels(small, 8), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert list(small._embeddings) == ["coat", "a dress"]
+
+
+@pytest.mark.parametrize("build", [build_tiny_model, build_tiny_xl_model])
+def test_an_image_of_no_numbers_is_told_from_a_black_one(tmp_path: Path, build: Callable[[Path], Path]):
+    for directory, finite in ((build(tmp_path / "model"), True), (spoil_decoder(tmp_path / "model"), False)):
+        made = DiffusionEngine(directory, recipe(directory), 2, "cpu").generate(["a bag"], [1])
+        assert [image.is_finite for image in made] == [finite]
+
+
+def test_one_image_of_no_numbers_spoils_no_other():
+    images = torch.zeros(3, 3, 4, 4, dtype=torch.float16)
+    images[1, 2, 0, 3] = float("nan")
+    assert are_finite(images) == [True, False, True]
+
+
+def test_what_a_safety_checker_blackens_is_finite(tmp_path: Path):
+    directory = spoil_decoder(build_tiny_model(tmp_path / "model", flag_threshold=-1))
+    (image,) = DiffusionEngine(directory, recipe(directory), 1, "cpu").generate(["a bag"], [1])
+    assert (image.is_nsfw, image.is_finite) == (True, True)
 
 
 @pytest.mark.parametrize(("threshold", "flagged"), [(-1.0, True), (1.0, False)])

@@ -2,6 +2,7 @@ import hashlib
 import io
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -268,13 +269,31 @@ def test_a_row_that_upsets_the_device_alone_is_a_failed_row_and_seconds_count_on
     assert [seconds["denoise"] for seconds in told if "denoise" in seconds] == [4.0, 1.0, 1.0]
 
 
-def test_a_picture_that_cannot_be_encoded_is_a_failed_row(maker: ShardMaker, monkeypatch: pytest.MonkeyPatch):
-    odd = np.zeros((16, 16), np.uint8)[:, :0]
+def test_the_error_of_a_row_keeps_no_tensor_of_its_call(maker: ShardMaker, monkeypatch: pytest.MonkeyPatch):
+    tensors: list[weakref.ref[torch.Tensor]] = []
 
-    def calls(
-        engine: DiffusionEngine, prompts: list[str], seeds: list[int], scales: list[float]
-    ) -> list[GeneratedImage]:
-        return [GeneratedImage(odd if i == 1 else PIXELS, is_nsfw=False) for i in range(len(prompts))]
+    def fails(engine: DiffusionEngine, *columns: list[Any]) -> None:
+        latents = torch.zeros(2)
+        tensors.append(weakref.ref(latents))
+        try:
+            latents.view(3)
+        except RuntimeError as error:
+            raise ValueError from error
 
-    monkeypatch.setattr(DiffusionEngine, "generate", calls)
-    assert maker.make(0).counts == {"ok": 9, "failed": 3}
+    monkeypatch.setattr(DiffusionEngine, "generate", fails)
+    kept = maker._images(maker.prompt_rows(0)[:2])
+    assert kept and [tensor() for tensor in tensors] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_finite", "says"), [((16, 0), True, "Error: "), ((16, 16, 3), False, "give recipe.dtype=bfloat16 or")]
+)
+def test_a_picture_that_cannot_be_stored_is_a_failed_row(
+    maker: ShardMaker, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], is_finite: bool, says: str
+):
+    made = [GeneratedImage(PIXELS, is_nsfw=False)] * 5
+    made[1] = GeneratedImage(np.zeros(shape, np.uint8), is_nsfw=False, is_finite=is_finite)
+    monkeypatch.setattr(DiffusionEngine, "generate", lambda engine, prompts, *_: made[: len(prompts)])
+    monkeypatch.setitem(maker._config.recipe.__dict__, "dtype", "float16")
+    summary = maker.make(0)
+    assert summary.counts == {"ok": 9, "failed": 3} and all(says in reason for reason in summary.reasons)

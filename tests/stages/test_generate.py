@@ -19,6 +19,7 @@ from pipeline.stages.bench_null import NullMakers, NullShardMaker
 from pipeline.stages.generate import check_failures, generate, make_shards
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.run_handle import RunHandle, mlflow_client
+from tests.tiny_models import spoil_decoder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -131,6 +132,14 @@ def test_too_many_failed_rows_end_the_job_with_their_reasons(tiny_model: Path, s
     }
     with pytest.raises(WorkError, match=r"10 of 40 images .*max_failed_fraction=0.01 .*ValueError.*--retry-failed"):
         generate(config_of(model, recipe=recipe, generate={"shard_size": 10, "batch_size": 4, "num_actors": 1}), store)
+
+
+def test_a_set_of_images_without_numbers_ends_with_an_error(tiny_model: Path, tmp_root: str, tmp_path: Path) -> None:
+    config = config_of(spoil_decoder(shutil.copytree(tiny_model, tmp_path / "overflowing")))
+    with pytest.raises(
+        WorkError, match=r"10 of 40 images .*FloatingPointError: the model gave NaN .*check the weights"
+    ):
+        generate(config, Store.open(tmp_root))
 
 
 def test_a_limit_in_rows_counts_beside_the_fraction(tiny_model: Path, store: Store):
