@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from pipeline.core.model_source import local_model_dir
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.storage_probe import check_storage
 from pipeline.stages.generate import check_failures, check_machine, make_shards, outstanding
+from pipeline.stages.progress import Tally
 from pipeline.stages.prompts import ensure_prompt_table
 from pipeline.stages.tracking import tracked_run
 
@@ -112,18 +112,18 @@ def make_extra_shards(
     check_storage(store, recipe.images_dir)
     begin = config.model_copy(update={"images_per_class": 1})  # extra images have no rows in the prompt table
     parts = ensure_prompt_table(begin, recipe, store)["parts"]
-    missing, failed, made = list(wanted), Counter[str](), 0
+    missing, earlier, made = list(wanted), Tally(), 0
     if wanted:
         published = published_extras(store, recipe.images_dir).difference(remake)
         retry_failed = bool(worker["replace"])
-        missing, failed = outstanding(config, recipe, store, wanted, published, retry_failed=retry_failed)
+        missing, earlier = outstanding(config, recipe, store, wanted, published, retry_failed=retry_failed)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     with tracked_run(config, store, "generate_extras", recipe.id, params, {"generate": recipe.id}) as run:
         run.set_tags({"mlflow.source.name": "python -m jobs.generate --per-class"})
         if missing:
             there = len(wanted) - len(missing)
             made = make_shards(
-                begin, recipe, store, parts, missing, done_before=there, run=run, worker=worker, failed_before=failed
+                begin, recipe, store, parts, missing, done_before=there, run=run, worker=worker, earlier=earlier
             )
         if any(counts) or extra_manifest(store, recipe.images_dir):
             done = publish_extra_manifest(store, recipe, config.generate.batch_size, counts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -27,7 +26,7 @@ from pipeline.core.unread_words import tell_unread
 from pipeline.core.versions import installed_versions
 from pipeline.stages.offers import shortage, spare
 from pipeline.stages.preflight import preflight
-from pipeline.stages.progress import Progress, most_common
+from pipeline.stages.progress import Progress, Tally, most_common
 from pipeline.stages.prompts import tracked_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
@@ -76,7 +75,7 @@ def generate(
     claim_image_set(config, recipe, store)
     check_storage(store, recipe.images_dir)
     published = published_shards(store, recipe.images_dir).difference(remake)
-    missing, failed = outstanding(config, recipe, store, wanted, published, retry_failed=retry_failed)
+    missing, earlier = outstanding(config, recipe, store, wanted, published, retry_failed=retry_failed)
     params = {"recipe_hash": recipe.hash, "classes": config.classes, **config.recipe.model_dump(mode="json")}
     made = 0
     with tracked_run(config, store, "generate", recipe.id, params, {"build_prompts": recipe.id}) as run:
@@ -92,7 +91,7 @@ def generate(
                 done_before=len(wanted) - len(missing),
                 run=run,
                 worker=worker,
-                failed_before=failed,
+                earlier=earlier,
             )
         others = set(whole).difference(published_shards(store, recipe.images_dir))
         if not publishes or (shards is not None and others):
@@ -122,22 +121,22 @@ def outstanding(
     published: Collection[int],
     *,
     retry_failed: bool,
-) -> tuple[list[int], Counter[str]]:
-    """The shards of `wanted` (one at least) that are to be made, and why images of the others failed, by reason.
+) -> tuple[list[int], Tally]:
+    """The shards of `wanted` (one at least) that are to be made, and the images of the others that no training takes.
 
     Raises `WorkError` when more failed already than the config allows.
     """
     done = set(published).intersection(wanted)
-    failed: Counter[str] = Counter()
+    tally = Tally()
     if len(done) < len(wanted) or retry_failed:
         for summary in each_summary(store, recipe.images_dir, sorted(done)):
             if retry_failed and summary.counts.get(FAILED):
                 done.remove(summary.shard)
             else:
-                failed.update(summary.reasons)
+                tally.add(summary)
     rows = rows_in(wanted[0], config.generate.shard_size, config.generate.batch_size)
-    check_failures(config, recipe, store, failed.total(), len(wanted) * rows, failed)
-    return [shard for shard in wanted if shard not in done], failed
+    check_failures(config, recipe, store, tally.failed.total(), len(wanted) * rows, tally.failed)
+    return [shard for shard in wanted if shard not in done], tally
 
 
 def make_shards(
@@ -150,12 +149,12 @@ def make_shards(
     done_before: int,
     run: RunHandle,
     worker: Mapping[str, Any],
-    failed_before: Mapping[str, int] | None = None,
+    earlier: Tally | None = None,
 ) -> int:
     """Make and publish the given shards, all of them uniform or all extra ones; how many images were made here.
 
     Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
-    `worker`: `replace` and `make_maker` of `ShardActor`. `failed_before`: images that failed before, by reason.
+    `worker`: `replace` and `make_maker` of `ShardActor`. `earlier`: what is not ok of the images before.
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
@@ -166,7 +165,7 @@ def make_shards(
     total, before = (done_before + len(shards)) * rows, done_before * rows
     with (
         ray_session(local_cpus(settings)),
-        Progress(total, before, settings.log_interval_s, failed_before) as progress,
+        Progress(total, before, settings.log_interval_s, earlier) as progress,
     ):
         made = found = 0
         next_point_s = 0.0
@@ -184,10 +183,8 @@ def make_shards(
             for summary, is_new in summaries:
                 found += summary.rows
                 made += summary.rows if is_new else 0
-                if is_new:
-                    progress.start_clock(time.time() - summary.started)
-                progress.add(summary.rows, summary.reasons, summary.actor_s)
-                failed = progress.failed.total()
+                progress.add(summary, is_new=is_new)
+                failed = progress.tally.failed.total()
                 is_last = found == len(shards) * rows
                 if time.monotonic() >= next_point_s or is_last:
                     # A point for each of 15 shards a second took all of this thread's time (docs/scale.md).
@@ -195,7 +192,7 @@ def make_shards(
                     work = {} if is_last else work_points(ask(pulse))  # the last words are awaited below
                     points = {"images": before + found, "failed_images": failed, **work}
                     run.log_metrics(points, done_before + found // rows)
-                check_failures(config, recipe, store, failed, total, progress.failed)
+                check_failures(config, recipe, store, failed, total, progress.tally.failed)
         vitals = ask(pulse)
         print(vitals.work_line(), flush=True)
         run.log_metrics(work_points(vitals), done_before + len(shards))

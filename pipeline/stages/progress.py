@@ -6,9 +6,31 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from tqdm import tqdm
+
+from pipeline.core.image_set import ShardSummary
+from pipeline.core.schema import BLANK, NSFW
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of images that no training takes.
+
+    Args:
+        failed: by reason.
+        unused: that are there and not ok, by status.
+    """
+
+    failed: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, summary: ShardSummary) -> None:
+        """Count a shard's."""
+        self.failed.update(summary.reasons)
+        self.unused.update({status: summary.counts.get(status, 0) for status in (BLANK, NSFW)})
 
 
 class Progress:
@@ -18,7 +40,7 @@ class Progress:
         total: images of the whole set.
         done_before: of these, made by earlier runs.
         log_interval_s: seconds between lines.
-        failed_before: of those made by earlier runs, images that failed, by reason.
+        earlier: of those made by earlier runs, the images that no training takes; counted on here.
     """
 
     def __init__(
@@ -26,45 +48,48 @@ class Progress:
         total: int,
         done_before: int,
         log_interval_s: float,
-        failed_before: Mapping[str, int] | None = None,
+        earlier: Tally | None = None,
     ) -> None:
         self._total = total
         self._done_before = done_before
         self._log_interval_s = log_interval_s
         self._made = 0
         self._actor_s = 0.0
-        self.failed = Counter(failed_before or {})
-        """Images by reason."""
+        self.tally = earlier or Tally()
         self._first_s: float | None = None
         self._said_s = time.monotonic()
         self._bar = tqdm(total=total, initial=done_before, unit="image", disable=not sys.stderr.isatty())
 
-    def start_clock(self, seconds_ago: float) -> None:
-        """The first actor began to work that long ago: rates are over working time, not over the loading of models."""
-        if self._first_s is None:
-            self._first_s = time.monotonic() - seconds_ago
-
-    def add(self, images: int, failed: Mapping[str, int], actor_s: float) -> None:
-        """Count a finished shard, which took one actor so many seconds: pools grow and shrink."""
-        self._made += images
-        self._actor_s += actor_s
-        self.failed.update(failed)
-        self._bar.update(images)
+    def add(self, summary: ShardSummary, *, is_new: bool = True) -> None:
+        """Count a finished shard; the first one `is_new`, made by this run, starts the clock."""
+        if is_new and self._first_s is None:
+            # Rates are over working time, not over the loading of models. Both times are of the worker's clock, which
+            # may be another than this machine's.
+            self._first_s = time.monotonic() - (summary.finished - summary.started)
+        self._made += summary.rows
+        self._actor_s += summary.actor_s  # pools grow and shrink
+        self.tally.add(summary)
+        self._bar.update(summary.rows)
         if self._bar.disable and time.monotonic() - self._said_s >= self._log_interval_s:
             self._said_s = time.monotonic()
             print(self.line(), flush=True)
 
     def line(self) -> str:
-        """`generate 800/2000 images, 21.3 images/s (10.7 per busy actor), 56 s left, 2 failed (2 x ValueError: …)`."""
+        """`generate 800/2000 images, 21.3 images/s (10.7 per busy actor), 56 s left, 2 failed (2 x ValueError: …)`.
+
+        `, 3 blank, 1 nsfw` follows where there are any.
+        """
         done = self._done_before + self._made
         elapsed = time.monotonic() - self._first_s if self._first_s is not None else 0.0
         rate = self._made / elapsed if elapsed > 0 else 0.0
         left = f"{duration((self._total - done) / rate)} left" if rate else "time left unknown"
         per_actor = self._made / self._actor_s if self._actor_s > 0 else 0.0
-        reasons = f" ({most_common(self.failed)})" if self.failed else ""
+        failed = self.tally.failed
+        reasons = f" ({most_common(failed)})" if failed else ""
+        unused = "".join(f", {count} {status}" for status, count in sorted(self.tally.unused.items()) if count)
         return (
             f"generate {done}/{self._total} images, {rate:.1f} images/s ({per_actor:.1f} per busy actor), {left}, "
-            f"{self.failed.total()} failed{reasons}"
+            f"{failed.total()} failed{reasons}{unused}"
         )
 
     def __enter__(self) -> Progress:
