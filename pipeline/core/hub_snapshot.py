@@ -8,22 +8,29 @@ from pathlib import Path
 from pipeline.core.errors import InputError, WorkError
 
 _WEIGHTS_OF_OTHER_FORMATS = ("*.bin", "*.ckpt", "*.pt", "*.msgpack", "*.onnx*", "*.pb", "*.h5")
+_VARIANTS = ("fp16", "bf16", "non_ema")
+"""Of weights: `model.fp16.safetensors`, or `model.fp16-00001-of-00002.safetensors` when they are in parts."""
+_IN_COMPONENTS = ("*/*", "*.json")
+"""All files but the root's, and every JSON. A checkpoint of a whole pipeline in one file lies in the root."""
 _CLIENT_TAKEN_AWAY = (AttributeError, RuntimeError)
 """What a thread of huggingface_hub raises when another one, to which the hub did not answer, has closed the HTTP client
 that both share: `None` has no request, or the client is closed."""
 
 
-def snapshot_dir(repository: str, commit: str, key: str) -> Path:
+def snapshot_dir(repository: str, commit: str, key: str, variant: str | None, *, has_components: bool) -> Path:
     """The directory of a hub snapshot in the machine's shared cache; it is fetched when it is not there.
 
     Actors that start together on a node wait for the first one, which alone talks to the hub. The operating system
     gives its lock back when it is killed; a file appears under its name when all of it is there, and a snapshot counts
-    as there when every file of the commit's list is.
+    as there when every file of the commit's list that may be loaded is. Weights that no loader opens are not fetched.
 
     Args:
         repository: ORG/NAME.
         commit: 40 hex digits.
         key: of the config that names it, for messages, e.g. `recipe.model`.
+        variant: of the weight files, or None. Weights without one are fetched too, since diffusers takes them for each
+            component that lacks the variant.
+        has_components: each part has its folder, as in a diffusers pipeline; the root's weights are then not fetched.
 
     Raises:
         InputError: the hub has no such repository or commit.
@@ -38,7 +45,14 @@ def snapshot_dir(repository: str, commit: str, key: str) -> Path:
         RevisionNotFoundError,
     )
 
-    fetch = partial(snapshot_download, repository, revision=commit, ignore_patterns=list(_WEIGHTS_OF_OTHER_FORMATS))
+    others = [f"*.{name}{end}*" for name in _VARIANTS if name != variant for end in ".-"]
+    fetch = partial(
+        snapshot_download,
+        repository,
+        revision=commit,
+        allow_patterns=list(_IN_COMPONENTS) if has_components else None,
+        ignore_patterns=[*_WEIGHTS_OF_OTHER_FORMATS, *others],
+    )
     try:
         return Path(fetch(local_files_only=True))
     except LocalEntryNotFoundError:

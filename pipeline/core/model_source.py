@@ -18,7 +18,6 @@ from pipeline.core.hub_snapshot import snapshot_dir
 EMBEDDED = Path(__file__).parent.parent / "assets" / "generator"
 """The tiny generator that ships (docs/generator.md)."""
 
-
 @dataclass(frozen=True)
 class Layout:
     """Where the files of a kind of model lie in its directory.
@@ -81,7 +80,8 @@ def local_model_dir(model: ModelConfig, layout: Layout = PIPELINE) -> Path:
     """
     if not _is_hub(model, layout):
         return _checked_directory(model, layout)
-    return snapshot_dir(model.id, str(model.revision), layout.key)
+    has_components = layout.folders != ""
+    return snapshot_dir(model.id, str(model.revision), layout.key, model.variant, has_components=has_components)
 
 
 def _is_hub(model: ModelConfig, layout: Layout) -> bool:
