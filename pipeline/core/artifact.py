@@ -1,7 +1,8 @@
 """The storage root and what lies in it: atomic writes, manifests, listings, on disks and object stores.
 
-Local files: temporary name, fsync, rename. Object stores: one whole PUT. Bytes are built first and written in
-one call, because pyarrow publishes a partial object when an exception leaves `open_output_stream` on S3.
+Local files: temporary name, fsync, rename. Object stores: an upload in parts (begin, parts, complete), of which nothing
+is seen before the last request. Bytes are built first and written in one call, because pyarrow publishes a partial
+object when an exception leaves `open_output_stream` on S3.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 MANIFEST = "manifest.json"
 REMOTE_SCHEMES = ("s3", "gs")
-"""Object stores, on which a whole PUT is atomic."""
+"""Object stores, on which an upload is atomic."""
 _MEND_ROOT = "give a local path or s3://, gs://, and check the address and the credentials in the environment"
 _MEND_WRITE = "mend the permission, the connection or free space, then run the same command again to go on"
 _MEND_READ = "mend the permission or the connection, then run the same command again to go on"
@@ -97,6 +98,8 @@ class Store:
         except OSError as error:
             kind = WorkError if self.is_local or is_final(error) else OutageError
             raise kind(f"cannot {what} {self.uri(path)}: {_reason(error)}; {mend}") from error
+        except pa.ArrowException as error:  # Google's store on a request that it does not understand
+            raise WorkError(f"cannot {what} {self.uri(path)}: {_reason(error)}; {mend}") from error
 
     def read_with(self, path: str, read: Callable[[], T]) -> T:
         """What a reader of pyarrow's gives for a file, tried again while the server does not answer.

@@ -20,8 +20,11 @@ logger = logging.getLogger(__name__)
 
 OUTAGE_PATIENCE_S = 300.0
 """How long a server may not answer before a job ends. A shard that waits to be published has cost GPU minutes."""
-_FINAL = re.compile(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|HTTP status 40[0134]")
-"""Answers of S3 that the next try would get again."""
+_FINAL = re.compile(
+    r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|HTTP status 40[0134]"
+    r"|Status\((PERMISSION_DENIED|UNAUTHENTICATED)"
+)
+"""Answers of S3 and of Google's store that the next try would get again."""
 _TRANSIENT = re.compile(r"REQUEST_TIMEOUT|RequestTimeout")
 """S3 says with status 400 that an upload paused for too long."""
 
@@ -30,6 +33,8 @@ REQUEST_TIMEOUT_S = 60.0
 MAX_ATTEMPTS = 4
 """Of one request; a gone server is given up after about 4 s. AWS's standard strategy tries again after time-outs,
 throttling and 5xx answers, and never after an answer that will not change (403, 404)."""
+GCS_RETRY_S = 5.0
+"""How long Google's client tries one request again by itself; left alone it does for 15 minutes."""
 
 
 @lru_cache(maxsize=16)
@@ -37,7 +42,8 @@ def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
     """The file system of a storage root and the root's path inside it.
 
     S3 takes everything but the bucket from the environment, as AWS's own tools do: `AWS_ACCESS_KEY_ID`,
-    `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and `AWS_ENDPOINT_URL` for other servers than Amazon's.
+    `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and `AWS_ENDPOINT_URL` for other servers than Amazon's. Google's store takes
+    what pyarrow reads from the URI; a `retry_limit_seconds` there counts instead of `GCS_RETRY_S`.
 
     Args:
         root: an absolute local path, or a URI that pyarrow opens.
@@ -50,6 +56,9 @@ def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), root
     parts = urlsplit(root)
     if parts.scheme != "s3":
+        if parts.scheme == "gs" and "retry_limit_seconds=" not in parts.query:
+            options = [parts.query] if parts.query else []
+            root = parts._replace(query="&".join([*options, f"retry_limit_seconds={GCS_RETRY_S}"])).geturl()
         file_system, path = fs.FileSystem.from_uri(root)
         return file_system, path
     if parts.query or "@" in parts.netloc:
@@ -60,6 +69,8 @@ def open_filesystem(root: str) -> tuple[fs.FileSystem, str]:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if endpoint is None and region is None:
         region = fs.resolve_s3_region(parts.netloc)
+    # Without `allow_delayed_open`, which would save two of a small file's three requests: with it pyarrow publishes an
+    # empty object when the first request fails and the server is back for the next.
     s3 = fs.S3FileSystem(
         endpoint_override=endpoint,
         region=region,

@@ -1,4 +1,4 @@
-"""Storage on a real S3 server: the same promises as on a disk."""
+"""Storage on a real S3 server: the same promises as on a disk. Of Google's store only the answers are made up."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import InputError, OutageError
-from pipeline.core.filesystems import is_final, open_filesystem
+from pipeline.core.errors import InputError, OutageError, WorkError
+from pipeline.core.filesystems import MAX_ATTEMPTS, is_final, open_filesystem
 from tests.faults.store_proxy import StoreProxy
+from tests.gcs_answers import GcsAnswers
 from tests.s3_server import free_ports, running_s3_server
 
 
@@ -193,3 +195,59 @@ def test_an_upload_that_is_cut_leaves_the_old_object(
         store.write_bytes("a", new)
         assert store.read_bytes("a") == new
     open_filesystem.cache_clear()
+
+
+def test_a_first_request_that_fails_publishes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.core.filesystems.OUTAGE_PATIENCE_S", 0)
+    with StoreProxy(os.environ["AWS_ENDPOINT_URL"]).serving() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        open_filesystem.cache_clear()
+        proxy.fail_next(MAX_ATTEMPTS)
+        with pytest.raises(OutageError, match="cannot write"):
+            store.write_bytes("a", b"new")
+        assert proxy.faults == MAX_ATTEMPTS and not store.exists("a")
+    open_filesystem.cache_clear()
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[GcsAnswers]:
+    """Google's store, as a list of answers."""
+    with GcsAnswers().serving() as server:
+        monkeypatch.setenv("CLOUD_STORAGE_EMULATOR_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr("pipeline.core.filesystems.GCS_RETRY_S", 0.5)
+        open_filesystem.cache_clear()
+        yield server
+    open_filesystem.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (401, "UNAUTHENTICATED"),
+        (403, "PERMISSION_DENIED"),
+        (404, "bucket does not exist"),
+        (400, "INVALID_ARGUMENT"),
+    ],
+)
+def test_googles_last_word_is_not_asked_for_again(status: int, says: str, google: GcsAnswers) -> None:
+    google.answers = [(status, "The specified bucket does not exist.")]
+    with pytest.raises(WorkError, match=f"cannot write gs://anonymous@bucket/x/a: .*{says}") as caught:
+        Store.open("gs://anonymous@bucket/x").write_bytes("a", b"1", 3.0)
+    assert type(caught.value) is WorkError and google.num_requests == 1
+
+
+def test_googles_client_gives_a_server_that_is_down_back_to_our_patience(google: GcsAnswers) -> None:
+    google.answers = [*[(503, "down")] * 3, (403, "the client itself has waited")]
+    with pytest.raises(OutageError, match="cannot write gs://anonymous@bucket/x/a: .*UNAVAILABLE"):
+        Store.open("gs://anonymous@bucket/x").write_bytes("a", b"1", 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"), [("", 0.5), ("?project_id=mine", 0.5), ("?project_id=mine&retry_limit_seconds=7", 7)]
+)
+def test_the_options_of_a_google_uri_count(query: str, seconds: float, google: GcsAnswers) -> None:
+    file_system, path = open_filesystem(f"gs://anonymous@bucket/x{query}")
+    _, (options,) = file_system.__reduce__()
+    assert path == "bucket/x" and options["anonymous"] and (options["project_id"] == "mine") is bool(query)
+    assert options["retry_time_limit"] == timedelta(seconds=seconds)

@@ -28,6 +28,7 @@ class StoreProxy:
         self._lock = threading.Lock()
         self.faults = 0
         self._bytes_left: int | None = None
+        self._failures_left = 0
         proxy = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -54,6 +55,10 @@ class StoreProxy:
         """When so many more bytes have gone to the server, all connections are cut and from then on it says 500."""
         self._bytes_left = num_bytes
 
+    def fail_next(self, num_requests: int) -> None:
+        """So many connections of from now on get a 500, those after them pass."""
+        self._failures_left = num_requests
+
     def _count(self, num_bytes: int) -> None:
         with self._lock:
             if self._bytes_left is None:
@@ -78,6 +83,9 @@ class StoreProxy:
         with self._lock:
             self._open.add(connection)
             mode = self._mode
+            if self._failures_left > 0:
+                self._failures_left -= 1
+                mode = "500"
         try:
             yield mode
         finally:
