@@ -17,6 +17,9 @@ from pipeline.core.hub_snapshot import snapshot_dir
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "generator"
 """The tiny generator that ships (docs/generator.md)."""
+_LOADED = (".json", ".safetensors", ".txt", ".model")
+"""Ends of the files that are loaded; `.model` is a SentencePiece tokenizer."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -119,7 +122,7 @@ def _directory_hash(directory: Path, layout: Layout) -> str:
     """sha256 over names and contents of the files that are loaded: the index and those of the layout's folders."""
     digest = hashlib.sha256()
     loaded = {directory / layout.index, *directory.glob(f"{layout.folders}*")}
-    for path in sorted(p for p in loaded if p.suffix in (".json", ".safetensors", ".txt")):
+    for path in sorted(p for p in loaded if p.suffix in _LOADED):
         digest.update(f"{path.relative_to(directory).as_posix()}\0{_file_hash(path)}\n".encode())
     return digest.hexdigest()
 

@@ -30,6 +30,16 @@ def test_a_note_beside_the_components_is_not_in_the_fingerprint(tiny_model: Path
     assert model_fingerprint(ModelConfig(id=str(copy))) == model_fingerprint(ModelConfig(id=str(tiny_model)))
 
 
+def test_a_sentencepiece_tokenizer_is_in_the_fingerprint(tiny_model: Path, tmp_path: Path):
+    copy = shutil.copytree(tiny_model, tmp_path / "copy")
+    found = []
+    for content in ("one", "other"):
+        (copy / "tokenizer" / "spiece.model").write_text(content)
+        folder = shutil.copytree(copy, tmp_path / content)  # a path's files are hashed once per process
+        found.append(model_fingerprint(ModelConfig(id=str(folder))))
+    assert found[0] != found[1]
+
+
 def test_a_hub_id_is_named_by_its_commit():
     model = ModelConfig(id="CompVis/stable-diffusion-v1-4", revision=COMMIT)
     assert model_fingerprint(model) == {"id": model.id, "revision": COMMIT, "variant": None}
