@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,13 +125,70 @@ def test_a_distinct_prompt_is_encoded_once(tiny_model: Path, monkeypatch: pytest
     monkeypatch.setattr(engine.pipeline, "encode_prompt", spy)
     engine.generate(["a bag", "a boot", "a bag"], [1, 2, 3])
     engine.generate(["a boot"], [4])
-    assert [prompt for prompt in encoded if prompt is not None] == ["a bag", "a boot"]
+    assert [prompt for prompt in encoded if prompt is not None] == ["a bag", "a boot", ""]
+
+
+@pytest.mark.parametrize("build", [build_tiny_model, build_tiny_xl_model])
+def test_a_negative_prompt_is_encoded_once(tmp_path: Path, build: Callable[[Path], Path]):
+    directory = build(tmp_path / "model")
+    engine = DiffusionEngine(directory, recipe(directory, negative_prompt="a boot"), 4, "cpu")
+    calls: list[object] = []
+    engine.pipeline.text_encoder.register_forward_hook(lambda *call: calls.append(call))
+    engine.generate(PROMPTS[:2], SEEDS[:2])
+    engine.generate(PROMPTS[3:6], SEEDS[3:6])
+    assert len(calls) == 5 + 1
+
+
+@pytest.mark.parametrize("force_zeros", [True, False])
+@pytest.mark.parametrize("values", [{}, {"guidance_scale": 1.0}, {"negative_prompt": "a boot"}])
+@pytest.mark.parametrize("build", [build_tiny_model, build_tiny_xl_model])
+def test_the_embeddings_are_the_bits_of_encode_prompt(
+    tmp_path: Path, build: Callable[[Path], Path], values: dict[str, object], force_zeros: bool
+):
+    directory = build(tmp_path / "model")
+    settings = recipe(directory, **values)
+    engine = DiffusionEngine(directory, settings, 2, "cpu")
+    engine.pipeline.register_to_config(force_zeros_for_empty_prompt=force_zeros)
+    rows = [
+        engine.pipeline.encode_prompt(
+            prompt=text,
+            negative_prompt=settings.negative_prompt or None,
+            device=torch.device("cpu"),
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=settings.guidance_scale > 1,
+        )
+        for text in PROMPTS[:2]
+    ]
+    expected = [torch.cat(column) for column in zip(*rows, strict=True) if column[0] is not None]
+    found = engine._conditioning(PROMPTS[:2])
+    names = [name for name in diffusion._EMBEDDING_NAMES[type(engine.pipeline).__name__] if name in found]
+    assert len(names) == len(found) == len(expected)
+    assert all(torch.equal(found[name], tensor) for name, tensor in zip(names, expected, strict=True))
+
+
+def test_prompts_that_are_cut_are_no_lines_of_the_log(tiny_model: Path, caplog: pytest.LogCaptureFixture):
+    engine = DiffusionEngine(tiny_model, recipe(tiny_model), 1, "cpu")
+    logger = logging.getLogger(type(engine.pipeline).__module__)  # those of diffusers do not tell the root's
+    logger.addHandler(caplog.handler)
+    try:
+        engine.generate(["a bag inside a barn " * 100], [1])
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [record for record in caplog.records if record.name == logger.name] == []
+
+
+def test_no_watermark_is_drawn_where_its_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module = "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl"
+    directory = build_tiny_xl_model(tmp_path / "xl")
+    monkeypatch.setattr(f"{module}.is_invisible_watermark_available", lambda: True)
+    monkeypatch.setattr(f"{module}.StableDiffusionXLWatermarker", object, raising=False)
+    assert DiffusionEngine(directory, recipe(directory), 1, "cpu").pipeline.watermark is None
 
 
 def test_the_kept_embeddings_are_bounded_in_bytes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     engine = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
     expected = pixels(engine, 8)
-    size = sum(tensor.nbytes for tensor in engine._embed("a bag", None) if tensor is not None)
+    size = sum(tensor.nbytes for tensor in engine._embed("a bag"))
     monkeypatch.setattr(diffusion, "MAX_CACHED_BYTES", 2 * size)
     small = DiffusionEngine(tiny_model, recipe(tiny_model), 8, "cpu")
     for ours, theirs in zip(pixels(small, 8), expected, strict=True):
