@@ -6,10 +6,8 @@ What it adds to the pipeline: embeddings once per distinct prompt, batches of on
 from __future__ import annotations
 
 import inspect
-import logging
 import platform
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -32,6 +30,7 @@ from pipeline.core.engine_options import apply_options, attention, check_attenti
 from pipeline.core.errors import InputError
 from pipeline.core.guidance import BASE_GUIDANCE, guided_each
 from pipeline.core.images import encoder_version
+from pipeline.core.pipeline_loading import load_pipeline
 from pipeline.core.safety import OwnScores, SafetyScorer
 
 MAX_CACHED_BYTES = 512 << 20
@@ -267,44 +266,3 @@ def _cuda_versions() -> dict[str, str]:
         "cudnn": str(torch.backends.cudnn.version()),
         "driver": driver.read_text().strip() if driver.exists() else "unknown",
     }
-
-
-def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
-    """The diffusers pipeline of a recipe, as diffusers loads it, on the CPU. Raises `InputError` as the engine."""
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()  # bars of a second's work, once per actor, drown a job's log
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` has a new name that diffusers 0.41 lacks
-            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
-                directory,
-                torch_dtype=getattr(torch, recipe.dtype),
-                variant=recipe.model.variant,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"recipe.model: {str(directory)!r} cannot be loaded: {reason}") from error
-    pipeline.set_progress_bar_config(disable=True)
-    # One line per prompt that is cut, in each actor; the prompt table counts them.
-    logging.getLogger(type(pipeline).__module__).setLevel(logging.ERROR)
-    if getattr(pipeline, "watermark", None) is not None:
-        pipeline.watermark = None  # diffusers adds one where a package happens to be installed
-    if not recipe.safety_checker and getattr(pipeline, "safety_checker", None) is not None:
-        pipeline.safety_checker = None
-    if recipe.scheduler != "default":
-        pipeline.scheduler = _scheduler_class(recipe.scheduler).from_config(pipeline.scheduler.config)
-    factor = pipeline.vae_scale_factor
-    if recipe.width % factor or recipe.height % factor:
-        raise InputError(f"recipe.width and recipe.height must be multiples of {factor} for this model")
-    return pipeline
-
-
-def _scheduler_class(name: str) -> Any:
-    found = getattr(diffusers, name, None)
-    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
-        raise InputError(
-            f"recipe.scheduler {name!r} is no scheduler of diffusers; give `default` or e.g. `DDIMScheduler`"
-        )
-    return found

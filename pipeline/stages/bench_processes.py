@@ -58,7 +58,7 @@ def _engine(config: RunConfig) -> Draw:
 def _pipeline_call(config: RunConfig) -> Draw:
     import torch
 
-    from pipeline.core.diffusion import load_pipeline
+    from pipeline.core.pipeline_loading import load_pipeline
 
     recipe = config.recipe
     pipeline = load_pipeline(local_model_dir(recipe.model), recipe).to(config.generate.device)

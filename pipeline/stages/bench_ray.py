@@ -64,7 +64,7 @@ class DocsPredictor:
     def __init__(self, config: RunConfig, starts: Path) -> None:
         import torch
 
-        from pipeline.core.diffusion import load_pipeline
+        from pipeline.core.pipeline_loading import load_pipeline
 
         torch.set_num_threads(config.generate.torch_threads)
         self._recipe = config.recipe

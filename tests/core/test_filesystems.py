@@ -204,7 +204,7 @@ def test_a_first_request_that_fails_publishes_nothing(store: Store, monkeypatch:
         open_filesystem.cache_clear()
         proxy.fail_next(MAX_ATTEMPTS)
         with pytest.raises(OutageError, match="cannot write"):
-            store.write_bytes("a", b"new")
+            store.write_bytes("a", bytes(12 << 20))
         assert proxy.faults == MAX_ATTEMPTS and not store.exists("a")
     open_filesystem.cache_clear()
 

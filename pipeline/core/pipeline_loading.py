@@ -1,0 +1,56 @@
+"""A recipe's diffusers pipeline, from a directory on this machine."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from pipeline.core.config import RecipeConfig
+from pipeline.core.errors import InputError
+
+
+def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
+    """The diffusers pipeline of a recipe, as diffusers loads it, on the CPU. Raises `InputError` as the engine."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()  # bars of a second's work, once per actor, drown a job's log
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # `torch_dtype` has a new name that diffusers 0.41 lacks
+            pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(
+                directory,
+                torch_dtype=getattr(torch, recipe.dtype),
+                variant=recipe.model.variant,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"recipe.model: {str(directory)!r} cannot be loaded: {reason}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    # One line per prompt that is cut, in each actor; the prompt table counts them.
+    logging.getLogger(type(pipeline).__module__).setLevel(logging.ERROR)
+    if getattr(pipeline, "watermark", None) is not None:
+        pipeline.watermark = None  # diffusers adds one where a package happens to be installed
+    if not recipe.safety_checker and getattr(pipeline, "safety_checker", None) is not None:
+        pipeline.safety_checker = None
+    if recipe.scheduler != "default":
+        pipeline.scheduler = _scheduler_class(recipe.scheduler).from_config(pipeline.scheduler.config)
+    factor = pipeline.vae_scale_factor
+    if recipe.width % factor or recipe.height % factor:
+        raise InputError(f"recipe.width and recipe.height must be multiples of {factor} for this model")
+    return pipeline
+
+
+def _scheduler_class(name: str) -> Any:
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, diffusers.SchedulerMixin)):
+        raise InputError(
+            f"recipe.scheduler {name!r} is no scheduler of diffusers; give `default` or e.g. `DDIMScheduler`"
+        )
+    return found
