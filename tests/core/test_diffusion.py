@@ -198,7 +198,8 @@ def test_the_kept_embeddings_are_bounded_in_bytes(tiny_model: Path, monkeypatch:
 
 @pytest.mark.parametrize("build", [build_tiny_model, build_tiny_xl_model])
 def test_an_image_of_no_numbers_is_told_from_a_black_one(tmp_path: Path, build: Callable[[Path], Path]):
-    for directory, finite in ((build(tmp_path / "model"), True), (spoil_decoder(tmp_path / "model"), False)):
+    for prepare, finite in ((build, True), (spoil_decoder, False)):
+        directory = prepare(tmp_path / "model")
         made = DiffusionEngine(directory, recipe(directory), 2, "cpu").generate(["a bag"], [1])
         assert [image.is_finite for image in made] == [finite]
 
