@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -98,6 +99,8 @@ class _Contender:
     """File name of the ticket; None outside the queue."""
     seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
     """File name -> its content and since when it has been that, on this process's clock."""
+    looked_s: float = -math.inf
+    """When this one last saw the others."""
     left: threading.Event = field(default_factory=threading.Event)
     heart: threading.Thread | None = None
     has_said: bool = False
@@ -124,8 +127,12 @@ class _Contender:
         self.left.set()
         if self.heart is not None:
             self.heart.join()
-        if self.ticket is not None:
+        if self.ticket is None:
+            return
+        try:
             self.store.delete(self._path(self.ticket))
+        except WorkError as error:  # not instead of the reason why the block was left; a silent ticket is removed
+            logger.warning("the lease of %s is left by its silence: %s", self.store.uri(self.directory), error)
 
     def _take_ticket(self) -> None:
         mark = f"{_CHOOSING}{self.key}"
@@ -159,6 +166,9 @@ class _Contender:
         except FileNotFoundError:
             return True
         now = time.monotonic()
+        if now - self.looked_s > self.timing.ttl_s / 2:
+            self.seen.clear()  # as after an outage of the storage, in which nobody could give a sign of life
+        self.looked_s = now
         before, since = self.seen.get(name, (None, now))
         if before != content:
             self.seen[name] = (content, now)

@@ -41,12 +41,21 @@ class StallClock:
                 f"nothing has happened for {quiet_s:.0f} s: {situation}; mend that and run the same command again, "
                 "what is published is kept (generate.stall_timeout_s is how long is waited)"
             )
-        due = int(quiet_s // self._warn_after_s)
-        if due <= self._warnings:
-            self._warnings = min(self._warnings, due)
+        return f"nothing has happened for {quiet_s:.0f} s: {situation}" if self._is_due(quiet_s) else None
+
+    def look_at_one(self, quiet_s: float, last_said: str) -> str | None:
+        """A line that is due now about one actor that is silent while others work, else None; it ends nothing."""
+        if not self._is_due(quiet_s):
             return None
-        self._warnings = due
-        return f"nothing has happened for {quiet_s:.0f} s: {situation}"
+        return (
+            f"an actor has said nothing for {quiet_s:.0f} s while others work; it last said: {last_said}; if that "
+            "process hangs, end it (kill -9): it is started again, and its shard is made anew"
+        )
+
+    def _is_due(self, quiet_s: float) -> bool:
+        due = int(quiet_s // self._warn_after_s)
+        is_due, self._warnings = due > self._warnings, due
+        return is_due
 
 
 class CrashClock:

@@ -31,6 +31,7 @@ from pipeline.stages.prompts import tracked_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
+from pipeline.stages.shard_order import shard_order
 from pipeline.stages.shard_pool import finished_shards
 from pipeline.stages.tracking import tracked_run
 
@@ -165,6 +166,7 @@ def make_shards(
     total, before = (done_before + len(shards)) * rows, done_before * rows
     with (
         ray_session(local_cpus(settings)),
+        shard_order(store, recipe.images_dir, shards) as shards,
         Progress(total, before, settings.log_interval_s, earlier) as progress,
     ):
         made = found = 0

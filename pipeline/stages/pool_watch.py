@@ -44,6 +44,7 @@ class _Watch:
     def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str, settings: str) -> None:
         self._pulse, self._needs, self._job, self._settings = pulse, needs, job, settings
         self._stall = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
+        self._one = StallClock(stall_timeout_s / 3, stall_timeout_s)
         self._crashes = CrashClock()
 
     def look(self, last_row_s: float) -> None:
@@ -53,7 +54,8 @@ class _Watch:
             check_offered(self._needs, self._settings, time.monotonic() - last_row_s)
         quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
         crash = self._crashes.look(vitals.starts, vitals.last_said)
-        for line in (crash, self._stall.look(quiet_s, situation(vitals, self._needs))):
+        one = self._one.look_at_one(vitals.silent_s, vitals.silent_said) if quiet_s < WARN_AFTER_S else None
+        for line in (crash, one, self._stall.look(quiet_s, situation(vitals, self._needs))):
             if line:
                 print(f"{self._job}: {line}", flush=True)
 

@@ -35,6 +35,8 @@ class Vitals:
         failed: images by the kind of error.
         starts: of the actor that was started most often since it last finished a shard.
         last_said: by that actor.
+        silent_s: seconds since the last word of the actor that has been at work without one the longest.
+        silent_said: what that one said last.
     """
 
     quiet_s: float = float("inf")
@@ -45,6 +47,8 @@ class Vitals:
     failed: dict[str, int] = field(default_factory=dict)
     starts: int = 0
     last_said: str = ""
+    silent_s: float = 0.0
+    silent_said: str = ""
 
     def work_line(self) -> str:
         """`seconds: denoise 120.1, decode 20.0, …`: what all actors together spent, the most first."""
@@ -64,6 +68,8 @@ class Pulse:
         self._starts: Counter[str] = Counter()
         """By actor, since it last finished a shard. One that Ray starts again keeps its id."""
         self._said: dict[str, str] = {}
+        self._heard: dict[str, tuple[float, str]] = {}
+        """By actor that is at work: when it was last heard of, and what it then said that it does."""
         self._metrics = PoolMetrics()
 
     def beat(
@@ -85,14 +91,17 @@ class Pulse:
             seconds: of work, by part.
             outcomes: finished images by outcome; see `PoolMetrics.add_outcomes`.
             who: the actor's or task's id.
-            says: what it is about to do, or why it ends: for the message if it comes to nothing.
+            says: what it does from now on, or why it ends: for the message if it comes to nothing.
         """
         self._events[event] += 1
+        self._heard[who] = (time.monotonic(), says or self._heard.get(who, (0.0, STARTING))[1])
+        if event in ("shard", READY, GONE):  # an actor without a shard has nothing to say
+            self._heard.pop(who)
         if event in ("shard", GONE):
             self._starts.pop(who, None)
             self._said.pop(who, None)
         self._starts.update([who] if event == STARTING else [])
-        if says:
+        if says and event != STARTING:  # of one that dies again and again: what it did before
             self._said[who] = says
         if event in PROGRESS or self._starts[who] <= WARN_STARTS:
             self._last_s = time.monotonic()
@@ -110,8 +119,10 @@ class Pulse:
     def vitals(self) -> Vitals:
         """The sums so far."""
         worst, starts = max(self._starts.items(), key=lambda item: item[1], default=("", 0))
+        now = time.monotonic()
+        heard_s, silent_said = min(self._heard.values(), default=(now, STARTING))
         return Vitals(
-            quiet_s=time.monotonic() - self._last_s,
+            quiet_s=now - self._last_s,
             starting=self._events[STARTING],
             ready=self._events[READY],
             images=self._images,
@@ -119,6 +130,8 @@ class Pulse:
             failed=dict(self._failed),
             starts=starts,
             last_said=self._said.get(worst, STARTING),
+            silent_s=now - heard_s,
+            silent_said=silent_said,
         )
 
 

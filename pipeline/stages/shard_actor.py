@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -55,7 +56,7 @@ class ShardActor:
         make_maker: Callable[..., ShardMaker] | None = None,
     ) -> None:
         self._pulse, self._tell = pulse, voice(pulse)
-        heard(self._tell("starting"))
+        heard(self._tell("starting", says=f"starting {here()}"))
         from pipeline.core.shard_maker import ShardMaker
 
         self._store, self._images_dir, self._replace = store, images_dir, replace
@@ -85,7 +86,7 @@ class ShardActor:
             try:
                 made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
                 if made:
-                    heard(self._tell("making", says=f"making shard {shard}"))
+                    heard(self._tell("making", says=f"making shard {shard} {here()}"))
                     done = self._maker.make(shard)
                 else:
                     done = read_summary(self._store, self._images_dir, shard)
@@ -110,6 +111,11 @@ class ShardActor:
         print(f"this worker ends and is started again: {reason}", file=sys.stderr, flush=True)
         heard(self._tell(BROKEN, says=reason))
         os._exit(1)
+
+
+def here() -> str:
+    """This process, for whoever must end it."""
+    return f"in process {os.getpid()} on {socket.gethostname()}"
 
 
 def describe(error: Exception) -> str:

@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.errors import WorkError
 from pipeline.core.lease import LeaseTiming, lease
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -144,6 +146,24 @@ def test_a_process_that_cannot_be_seen_is_waited_for(left: Store, elsewhere: dic
         assert held and time.monotonic() - start > FAST.ttl_s
 
 
+@pytest.mark.parametrize(("looks_s", "is_removed"), [((0, 20, 40, 46), True), ((0, 20, 80, 100, 120), False)])
+def test_an_outage_of_the_storage_is_no_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks_s: tuple[float, ...], is_removed: bool
+) -> None:
+    """While nobody can write, nobody gives a sign of life; whoever looks again afterwards begins to count anew."""
+    store, looks, now = Store.open(str(tmp_path)), iter(looks_s), 0.0
+    monkeypatch.setattr("pipeline.core.lease.time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
+
+    def is_over() -> bool:
+        nonlocal now
+        now = next(looks, -1.0)
+        return now < 0
+
+    store.write_json("lease/ticket-000000000001-dead", {})
+    with lease(store, "lease", is_over, LeaseTiming(heartbeat_s=60, ttl_s=45)):
+        assert store.exists("lease/ticket-000000000001-dead") != is_removed
+
+
 def test_who_waits_says_once_for_whom(tmp_path: Path) -> None:
     store, said, looks = Store.open(str(tmp_path)), list[str](), [0]
 
@@ -162,6 +182,19 @@ def test_nobody_waits_for_what_is_done(tmp_path: Path) -> None:
     with lease(store, "lease", until=lambda: True, timing=FAST) as held:
         assert not held
     assert not (tmp_path / "lease").exists()
+
+
+def test_a_lease_that_cannot_be_given_back_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_away(*_: object) -> None:
+        raise WorkError("the server is away")
+
+    def work() -> None:
+        with lease(Store.open(str(tmp_path)), "lease", timing=FAST):
+            monkeypatch.setattr(Store, "delete", is_away)
+            raise ValueError("of the work")
+
+    with pytest.raises(ValueError, match="of the work"):
+        work()
 
 
 def test_a_waiter_goes_when_the_work_is_done(tmp_path: Path) -> None:

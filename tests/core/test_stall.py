@@ -37,3 +37,11 @@ def test_starts_in_a_row_are_told_now_and_then_and_end_the_job() -> None:
 def test_a_finished_shard_begins_the_count_of_starts_anew() -> None:
     clock = CrashClock(2, 5)
     assert clock.look(3, "x") and clock.look(0, "x") is None and clock.look(2, "x")
+
+
+def test_one_silent_actor_is_told_now_and_then_and_ends_nothing() -> None:
+    clock = StallClock(10, 100)
+    said = [clock.look_at_one(quiet, "making shard 7 in process 5 on host a") for quiet in (9, 12, 15, 1000, 3, 10)]
+    assert [line is not None for line in said] == [False, True, False, True, False, True]
+    assert said[1] is not None and said[1].startswith("an actor has said nothing for 12 s while others work;")
+    assert "making shard 7 in process 5 on host a; if that process hangs, end it" in said[1]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -82,6 +85,28 @@ class FlakyShardMaker(NullShardMaker):
         return summary
 
 
+@dataclass(frozen=True)
+class HangingMakers:
+    """Makers of ready images; one of them hangs, once."""
+
+    notes: Path
+
+    def __call__(self, *arguments: Any) -> NullShardMaker:
+        maker = HangingShardMaker(*arguments)
+        maker.settings = NullMakers(3_000, shard_s=0.5)
+        maker.notes = self.notes
+        return maker
+
+
+class HangingShardMaker(NullShardMaker):
+    notes: Path
+
+    def make(self, shard: int) -> Any:
+        if once(self.notes / "hangs"):
+            time.sleep(1000)
+        return super().make(shard)
+
+
 def once(note: Path) -> bool:
     """Whether this process is the first one to write a note."""
     try:
@@ -109,7 +134,7 @@ def test_actors_that_die_at_the_load_end_the_job(
 def test_a_shard_that_kills_its_process_is_named_and_the_others_are_kept(tiny_model: Path, tmp_root: str) -> None:
     config, store = tiny_config(tiny_model), Store.open(tmp_root)
     # Words that are on their way when the process dies are lost: the last ones heard may be of the shard before.
-    with pytest.raises(WorkError, match=r"last said: making shard \d; .*what is published is kept"):
+    with pytest.raises(WorkError, match=r"last said: making shard \d in process \d+ on .*what is published is kept"):
         generate(config, store, make_maker=DyingMakers(1))
     assert 0 in published_shards(store, resolve_recipe(config).images_dir)
 
@@ -147,3 +172,25 @@ class BrokenMakers:
 class BrokenShardMaker(NullShardMaker):
     def make(self, shard: int) -> Any:
         raise WorkerBrokenError("the device of this worker failed")
+
+
+def test_one_that_hangs_is_named_and_ended_by_hand_its_shard_is_made_anew(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+
+    def read_and_end(line: str, **_: object) -> None:
+        found = re.search(r"an actor has said nothing for \d+ s .* making shard \d+ in process (\d+) on (\S+);", line)
+        if found:
+            os.kill(int(found[1]), signal.SIGKILL)
+            ended.append(found[2])
+
+    monkeypatch.setattr(module, "print", read_and_end, raising=False)
+    changes = {"images_per_class": 20, "generate.num_actors": 2, "generate.stall_timeout_s": 20}
+    (tmp_path / "notes").mkdir()
+    found = generate(
+        tiny_config(tiny_model, changes),
+        Store.open(str(tmp_path / "runs")),
+        make_maker=HangingMakers(tmp_path / "notes"),
+    )
+    assert (found["ok"], ended) == (200, [socket.gethostname()])

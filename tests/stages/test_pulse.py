@@ -56,3 +56,34 @@ def test_an_actor_that_starts_again_and_again_is_no_sign_of_life(monkeypatch: py
     assert (vitals.quiet_s, vitals.starts, vitals.last_said) == (200, WARN_STARTS + 2, "making shard 3")
     pulse.beat("shard", who="7")
     assert (pulse.vitals().quiet_s, pulse.vitals().starts) == (0, 1)
+
+
+def test_the_actor_at_work_that_has_been_silent_the_longest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that has nothing to make: it is ready, has finished its shard, or is gone."""
+    pulse = module.Pulse()
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+
+    def silent() -> tuple[float, str]:
+        vitals = pulse.vitals()
+        return vitals.silent_s, vitals.silent_said
+
+    assert silent() == (0, "starting")
+    pulse.beat("starting", who="a", says="starting a")
+    pulse.beat("starting", who="b", says="starting b")
+    pulse.beat("ready", who="b")
+    now = 10
+    assert silent() == (10, "starting a")
+    pulse.beat("ready", who="a")
+    pulse.beat("making", who="b", says="making shard 0")
+    now = 20
+    pulse.beat("making", who="a", says="making shard 1")
+    assert silent() == (10, "making shard 0")
+    pulse.beat("batch", 4, who="b")
+    now = 25
+    pulse.beat("batch", 4, who="b")
+    assert silent() == (5, "making shard 1")
+    pulse.beat("shard", who="a")
+    pulse.beat("gone", who="b")
+    now = 1000
+    assert silent()[0] == 0
