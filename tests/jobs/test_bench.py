@@ -18,6 +18,16 @@ def temporary(folder: Path) -> dict[str, str | None]:
     return {"TMPDIR": str(folder), "RAY_TMPDIR": tempfile.gettempdir()}
 
 
+def test_jobs_bench_generate_measures_one_ratio(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
+    ratio = "parquet_over_bare_pyarrow"
+    given = [*options(tiny_model, tmp_path / "unused"), "--only", ratio, "--repeats", "1", "--json"]
+    done = cli("jobs.bench", "generate", *given, env=temporary(tmp_path))
+    rates = {line["side"]: line["images_per_s"] for line in lines(done) if "side" in line}
+    assert rates.keys() == {"shard_writes", "bare_pyarrow"} and done.json["spread"].keys() == {ratio}
+    assert done.json[ratio] == rates["shard_writes"] / rates["bare_pyarrow"]
+
+
+@pytest.mark.slow
 def test_jobs_bench_generate_measures_every_side_in_one_run(tiny_model: Path, cli: Cli, tmp_path: Path) -> None:
     given = options(tiny_model, tmp_path / "unused")
     done = cli("jobs.bench", "generate", *given, "--repeats", "1", "--json", env=temporary(tmp_path))

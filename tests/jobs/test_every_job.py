@@ -1,13 +1,14 @@
-"""Every job and tune command, sent to a real cluster by Ray's jobs API: exit code 0, a summary, no traceback.
+"""Jobs and tune commands, sent to a real cluster by Ray's jobs API: exit code 0, a summary, no traceback.
 
-What a job does is tested beside it; here it only has to work where it is sent to.
+The chain always, every one of them with `-m slow`. What a job does is tested beside it; here it only has to work where
+it is sent to.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,6 +37,18 @@ axes:
   images: {{"{GRID[0]}": [images_per_class={GRID[0]}]}}
 """
 """Of one of those trainings."""
+EVERY_JOB = {
+    f"{package}.{path.stem}"
+    for package in ("jobs", "tune")
+    for path in (REPOSITORY / package).glob("*.py")
+    if path.stem != "__init__"
+}
+CHAIN = {
+    "jobs.build_prompts", "jobs.generate", "jobs.verify", "jobs.train", "jobs.evaluate", "jobs.register", "jobs.study",
+    "jobs.demo", "tune.sweep", "tune.promote",
+}  # fmt: skip
+"""From class names to a chosen model. The others look at what these made, and took eight more minutes of each run."""
+WHICH = [pytest.param(CHAIN, id="the chain"), pytest.param(EVERY_JOB, id="every job", marks=pytest.mark.slow)]
 ENDED = re.compile(r"Exception ignored in:.{0,1500}?sigterm_handler", re.DOTALL)
 """What Python says when Ray ends a worker (a finished trial's) while an object of it is being deleted."""
 RAY_TRAINS_OWN = re.compile(r"\((PlacementGroupCleaner|PreemptionWatcher) ")
@@ -145,8 +158,8 @@ def place(
     return Place(tmp_path_factory.mktemp("every"), tiny_model, noise_folder, save_model)
 
 
-def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 2) -> None:
-    """Send them, so many at a time, and look at each."""
+def run_all(head: ClusterHead, jobs: Mapping[str, Job], names: Collection[str], at_once: int = 2) -> None:
+    """Send those of these names, so many at a time, and look at each."""
     token = Path(head.client_environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     client = JobSubmissionClient(head.address, headers={"Authorization": f"Bearer {token}"})
     environment = {"working_dir": str(REPOSITORY), "env_vars": {"HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TELEMETRY": "1"}}
@@ -167,31 +180,29 @@ def run_all(head: ClusterHead, jobs: Mapping[str, Job], at_once: int = 2) -> Non
         return f"{name}: {info.status}, exit code {info.driver_exit_code}\n{log[-3000:]}"
 
     with ThreadPoolExecutor(at_once) as senders:
-        wrong = [found for found in senders.map(end, jobs) if found]
+        wrong = [found for found in senders.map(end, [name for name in jobs if name in names]) if found]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_list_is_whole(place: Place) -> None:
     """A new job has to be added here."""
-    there = {
-        f"{package}.{path.stem}"
-        for package in ("jobs", "tune")
-        for path in (REPOSITORY / package).glob("*.py")
-        if path.stem != "__init__"
-    }
-    assert {*place.first(), *place.second(), *place.third(), *place.finished(), *place.heavy()} == there
+    assert CHAIN < EVERY_JOB
+    assert {*place.first(), *place.second(), *place.third(), *place.finished(), *place.heavy()} == EVERY_JOB
 
 
-def test_light_jobs(head: ClusterHead, place: Place) -> None:
-    run_all(head, place.first())
-    run_all(head, place.second())
-    run_all(head, place.third())
+@pytest.mark.parametrize("names", WHICH)
+def test_light_jobs(head: ClusterHead, place: Place, names: Collection[str]) -> None:
+    run_all(head, place.first(), names)
+    run_all(head, place.second(), names)
+    run_all(head, place.third(), names)
 
 
-def test_jobs_on_finished_trainings(head: ClusterHead, place: Place) -> None:
+@pytest.mark.parametrize("names", WHICH)
+def test_jobs_on_finished_trainings(head: ClusterHead, place: Place, names: Collection[str]) -> None:
     place.finish_grid()
-    run_all(head, place.finished())
+    run_all(head, place.finished(), names)
 
 
-def test_heavy_jobs(head: ClusterHead, place: Place) -> None:
-    run_all(head, place.heavy(), at_once=1)  # two, beside the other lane's tests, were too much for two cores
+@pytest.mark.parametrize("names", WHICH)
+def test_heavy_jobs(head: ClusterHead, place: Place, names: Collection[str]) -> None:
+    run_all(head, place.heavy(), names, at_once=1)  # two, beside the other lane's tests, were too much for two cores

@@ -15,6 +15,7 @@ from pipeline.core.extra_set import extra_manifest, published_extras
 from pipeline.core.extra_shards import extra_shard
 from pipeline.core.image_set import published_shards, read_summary, shard_path
 from pipeline.core.recipe import resolve_recipe
+from pipeline.stages.bench_null import NullMakers
 from pipeline.stages.extra_images import generate_extras
 from pipeline.stages.generate import generate
 from tests.bad_input import tree
@@ -77,9 +78,10 @@ def test_growing_either_part_only_adds_files(
 ) -> None:
     folder = Path(store.uri(made[1]["images_dir"]))
     before = tree(folder / "shards", folder / "extra")
-    grown = generate_extras(config, store, ((wnids[3], 11), (wnids[9], 1)))
+    maker = NullMakers(3_000)
+    grown = generate_extras(config, store, ((wnids[3], 11), (wnids[9], 1)), make_maker=maker)
     assert (grown["images_made"], grown["per_class"][wnids[1]]) == (10, 3)
-    larger = generate(config.model_copy(update={"images_per_class": 5}), store)
+    larger = generate(config.model_copy(update={"images_per_class": 5}), store, make_maker=maker)
     assert (larger["images_made"], larger["rows"]) == (10, 50)
     after = tree(folder / "shards", folder / "extra")
     assert {path: after[path] for path in before if path.suffix == ".parquet"} == {

@@ -35,7 +35,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(run, tmp_path: Path, words
     assert code == 2 and says in line and not (tmp_path / "runs").exists()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     cli: Cli, tiny_model: Path, noise_folder: Path, tmp_path: Path
 ) -> None:
