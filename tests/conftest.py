@@ -113,6 +113,12 @@ def tmp_root(tmp_path: Path) -> str:
     return str(tmp_path / "runs")
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """An empty storage root."""
+    return Store.open(str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def s3_root(isolated_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a bucket on a real S3 server; the environment holds address and credentials, as a user's would."""

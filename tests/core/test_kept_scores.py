@@ -42,11 +42,6 @@ def opened(fingerprint: str, metric: str = "accuracy") -> OpenSet:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
-
-
-@pytest.fixture
 def trained() -> TrainedClassifier:
     names = [str(label) for label in range(NUM_CLASSES)]
     return TrainedClassifier(Counting(), TrainConfig(input_size=16), names, names, {}, "ab" * 32)

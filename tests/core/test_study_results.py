@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,6 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
 from pipeline.core.study_results import RESULTS, keep_result, read_results, set_columns
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
 
 
 def line(report: str, **more: Any) -> dict[str, Any]:

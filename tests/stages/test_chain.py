@@ -65,11 +65,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     return Stages(monkeypatch)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
-
-
 def test_the_summary_holds_what_was_promised(stages: Stages, store: Store) -> None:
     summary = chain.run_chain(small_config(), store, print)
     assert stages.ran == ALL

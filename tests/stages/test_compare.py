@@ -18,11 +18,6 @@ def config(noise_folder: Path) -> RunConfig:
     return RunConfig.model_validate({"evaluate": {"test_set": str(noise_folder), "torch_threads": 1}})
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
-
-
 def test_a_model_does_not_differ_from_itself_and_another_does(config: RunConfig, store: Store, save_model) -> None:
     one, other = (save_model(store, "synthetic", seed) for seed in (0, 1))
     found = compare(config, store, [[one], [one], [other]])

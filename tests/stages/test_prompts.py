@@ -33,11 +33,6 @@ def config(images_per_class: int, **changes: Any) -> RunConfig:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
-
-
-@pytest.fixture
 def recipe() -> Recipe:
     return resolve_recipe(config(1))
 

@@ -33,11 +33,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Stages:
     return Stages(monkeypatch)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path))
-
-
 def test_every_cell_is_trained_once_per_seed_and_images_are_made_when_one_wants_them(
     stages: Stages, store: Store
 ) -> None:
