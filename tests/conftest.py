@@ -259,18 +259,9 @@ def here(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPat
 @pytest.fixture(scope="session")
 def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three pictures of noise for each Fashion-MNIST class, in folders by WNID."""
-    import numpy as np
-    from PIL import Image
+    from tests.image_sets import write_noise
 
-    from pipeline.core.classes import load_class_table
-
-    root = tmp_path_factory.mktemp("noise")
-    for label, wnid in enumerate(load_class_table("fashion_mnist").wnids):
-        (root / wnid).mkdir()
-        for number in range(3):
-            noise = np.random.default_rng([label, number]).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(noise).save(root / wnid / f"{number}.png")
-    return root
+    return write_noise(tmp_path_factory.mktemp("noise"))
 
 
 SaveModel = Callable[..., str]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.core.artifact import Store, sha256_bytes
+from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.datasets import as_rgb32, load_fashion_mnist
 from pipeline.core.extra_set import publish_extra_manifest
@@ -26,6 +29,16 @@ from pipeline.core.shard_maker import shard_bytes, summarize
 NO_MODEL = {"id": "nobody/nothing", "revision": "a" * 40}
 """A recipe may name a pinned hub model that is never fetched."""
 Change = Callable[[int, dict[str, Any]], dict[str, Any]]
+
+
+def write_noise(root: Path) -> Path:
+    """Three pictures of noise for each Fashion-MNIST class, in folders by WNID."""
+    for label, wnid in enumerate(load_class_table("fashion_mnist").wnids):
+        (root / wnid).mkdir()
+        for number in range(3):
+            noise = np.random.default_rng([label, number]).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(noise).save(root / wnid / f"{number}.png")
+    return root
 
 
 def small_config(images_per_class: int = 8, shard_size: int = 30, engine_batch: int = 50, **train: Any) -> RunConfig:

@@ -115,7 +115,8 @@ def rate_of(
         return cluster.images_per_s / relative_work(config.recipe, table.reference), cluster.speed_source
     raise InputError(
         f"nobody knows how fast {config.recipe.model.id!r} draws on this cluster; make a few images with "
-        "`python -m jobs.generate --images-per-class 1` and plan again, or give --images-per-s"
+        "`python -m jobs.generate --images-per-class 1` and the same --preset, --set and --root, then plan again, or "
+        "give --images-per-s"
     )
 
 

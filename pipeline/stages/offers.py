@@ -17,6 +17,7 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ign
 from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError
 from pipeline.core.stall import StallClock
+from pipeline.core.train_config import TrainConfig
 
 OF_AN_ACTOR = "generate.num_gpus_per_actor, generate.num_cpus_per_actor"
 OF_A_TRAINING = "train.num_cpus_per_worker, train.device=cpu"
@@ -151,18 +152,30 @@ def spare(needs: Mapping[str, float], settings: GenerateConfig, shards: int) -> 
         settings: of the pool.
         shards: that are to be made.
     """
-    wanted, pool = _wanted(needs), settings.largest_pool(shards)
-    # A sweep's trial has a slot of its own, and what lies outside belongs to the other trials.
-    if "GPU" not in wanted or ray.util.get_current_placement_group() is not None:
-        return None
-    free = ray.available_resources()
-    fits = min(nodes_hold(wanted), shards, *(int(free.get(name, 0) / amount) for name, amount in wanted.items()))
-    if fits <= pool:
-        return None
+    fits, pool = min(_free(needs), shards), settings.largest_pool(shards)
     bound = "num_actors" if settings.max_actors is None else "max_actors"
+    return _idle(f"generate.{bound}", pool, fits, fits) if fits > pool else None
+
+
+def spare_in_training(needs: Mapping[str, float], settings: TrainConfig) -> str | None:
+    """The same for the workers of a training, of which a batch must have equal shares."""
+    fits = _free(needs)
+    most = max((n for n in range(1, fits + 1) if settings.batch_size % n == 0), default=0)
+    return _idle("train.num_workers", settings.num_workers, fits, most) if most > settings.num_workers else None
+
+
+def _free(needs: Mapping[str, float]) -> int:
+    """How many times the free GPUs hold this; 0 without a GPU, and in a trial's slot: the rest is of other trials."""
+    wanted, free = _wanted(needs), ray.available_resources()
+    if "GPU" not in wanted or ray.util.get_current_placement_group() is not None:
+        return 0
+    return min(nodes_hold(wanted), *(int(free.get(name, 0) / amount) for name, amount in wanted.items()))
+
+
+def _idle(setting: str, has: int, fits: int, better: int) -> str:
     return (
-        f"generate.{bound}={pool} leaves GPUs idle: those that are free now hold {fits} actors; stop it, and the same "
-        f"command with --set generate.{bound}={fits} goes on with them"
+        f"{setting}={has} leaves GPUs idle: those that are free now hold {fits}; stop it, and the same command with "
+        f"--set {setting}={better} goes on with them"
     )
 
 

@@ -42,7 +42,7 @@ from pipeline.core.train_config import TrainConfig
 from pipeline.core.versions import installed_versions
 from pipeline.stages.data_context import quiet
 from pipeline.stages.ingest import TrainingData, open_training_data
-from pipeline.stages.offers import OF_A_TRAINING, await_room
+from pipeline.stages.offers import OF_A_TRAINING, await_room, spare_in_training
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
 from pipeline.stages.tracking import tracked_run
@@ -151,6 +151,8 @@ def fit(
         if cluster_address() is not None:
             least = settings.min_workers or settings.num_workers
             await_room(per_worker, least, OF_A_TRAINING, config.generate.stall_timeout_s)
+        if line := spare_in_training(per_worker, settings):
+            logger.warning("train: %s", line)
         trainer = (LocalTrainer if cluster_address() is None else ray.train.torch.TorchTrainer)(
             run_worker,
             train_loop_config={"job": job},

@@ -8,8 +8,9 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
 from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError
+from pipeline.core.train_config import TrainConfig
 from pipeline.stages import offers
-from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage, spare
+from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage, spare, spare_in_training
 from tests.conftest import without_forwarded
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")  # of 4 planned CPUs
@@ -25,7 +26,7 @@ def test_a_pool_that_is_larger_than_the_nodes_is_said_with_what_fits() -> None:
 @pytest.mark.parametrize(
     ("bounds", "shards", "says"),
     [
-        ({"num_actors": 1}, 99, "num_actors=1 leaves GPUs idle: those that are free now hold 3 actors"),
+        ({"num_actors": 1}, 99, "num_actors=1 leaves GPUs idle: those that are free now hold 3; stop it"),
         ({"num_actors": 1, "max_actors": 2}, 99, "--set generate.max_actors=3"),
         ({"num_actors": 3}, 99, None),
         ({"num_actors": 1}, 1, None),
@@ -39,6 +40,18 @@ def test_gpus_that_a_pool_leaves_idle_are_said(
     monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0, "GPU": 3.0})
     line = spare({"CPU": 1, "GPU": 1}, GenerateConfig(**bounds), shards)
     assert says in line if says else line is None
+
+
+@pytest.mark.parametrize(("batch_size", "says"), [(60, "hold 3; stop it"), (64, None)])
+def test_gpus_that_a_training_leaves_idle_are_said(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, says: str | None
+) -> None:
+    """Three workers have no equal shares of a batch of 64."""
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8, "GPU": 2}}] * 2)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0, "GPU": 3.0})
+    line = spare_in_training({"CPU": 1, "GPU": 1}, TrainConfig(num_workers=2, batch_size=batch_size))
+    assert (says in line and "--set train.num_workers=3 goes on" in line) if says else line is None
+    assert spare_in_training({"CPU": 1}, TrainConfig(num_workers=1, batch_size=batch_size)) is None
 
 
 def test_a_pool_without_gpus_is_not_told_of_idle_ones() -> None:
