@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import socket
 import threading
@@ -88,6 +87,15 @@ def withdraw(store: Store, directory: str, key: str) -> None:
             store.delete(f"{directory}/{name}")
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """Another one's file: its content when it was last read, when that was, and for how long it has been that."""
+
+    content: bytes
+    looked_s: float
+    silent_s: float
+
+
 @dataclass
 class _Contender:
     store: Store
@@ -97,10 +105,7 @@ class _Contender:
     say: Callable[[str], object]
     ticket: str | None = None
     """File name of the ticket; None outside the queue."""
-    seen: dict[str, tuple[bytes, float]] = field(default_factory=dict)
-    """File name -> its content and since when it has been that, on this process's clock."""
-    looked_s: float = -math.inf
-    """When this one last saw the others."""
+    seen: dict[str, _Seen] = field(default_factory=dict)
     left: threading.Event = field(default_factory=threading.Event)
     heart: threading.Thread | None = None
     has_said: bool = False
@@ -165,16 +170,11 @@ class _Contender:
             content = self.store.read_bytes(self._path(name))
         except FileNotFoundError:
             return True
-        now = time.monotonic()
-        if now - self.looked_s > self.timing.ttl_s / 2:
-            self.seen.clear()  # as after an outage of the storage, in which nobody could give a sign of life
-        self.looked_s = now
-        before, since = self.seen.get(name, (None, now))
-        if before != content:
-            self.seen[name] = (content, now)
-            silent_s = 0.0
-        else:
-            silent_s = now - since
+        now, silent_s, before = time.monotonic(), 0.0, self.seen.get(name)
+        if before is not None and before.content == content:
+            # Between two looks lies an outage of the storage, maybe, in which nobody could give a sign of life.
+            silent_s = before.silent_s + min(now - before.looked_s, self.timing.ttl_s / 2)
+        self.seen[name] = _Seen(content, now, silent_s)
         has_ended = _has_ended(json.loads(content))
         if not has_ended and silent_s <= self.timing.ttl_s:
             return False
@@ -187,7 +187,7 @@ class _Contender:
         if self.has_said:
             return
         self.has_said = True
-        owner = json.loads(self.seen[name][0])
+        owner = json.loads(self.seen[name].content)
         self.say(
             f"process {owner.get('pid')} on {owner.get('host')} holds {self.store.uri(self.directory)}: waiting until "
             f"it ends, or is silent for {self.timing.ttl_s:.0f} s"

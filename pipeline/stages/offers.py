@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -16,6 +17,8 @@ from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ign
 
 from pipeline.core.config import GenerateConfig
 from pipeline.core.errors import InputError
+from pipeline.core.image_batches import check_batches
+from pipeline.core.mixing import check_mixing
 from pipeline.core.stall import StallClock
 from pipeline.core.train_config import TrainConfig
 
@@ -158,10 +161,16 @@ def spare(needs: Mapping[str, float], settings: GenerateConfig, shards: int) -> 
 
 
 def spare_in_training(needs: Mapping[str, float], settings: TrainConfig) -> str | None:
-    """The same for the workers of a training, of which a batch must have equal shares."""
+    """The same for the workers of a training: for the most that its batch can be shared by."""
     fits = _free(needs)
-    most = max((n for n in range(1, fits + 1) if settings.batch_size % n == 0), default=0)
-    return _idle("train.num_workers", settings.num_workers, fits, most) if most > settings.num_workers else None
+    for most in range(fits, settings.num_workers, -1):
+        wider = settings.model_copy(update={"num_workers": most})
+        with suppress(InputError):
+            check_batches(wider, settings.batch_size)
+            if settings.data == "mixed":
+                check_mixing(wider, settings.batch_size, settings.batch_size)
+            return _idle("train.num_workers", settings.num_workers, fits, most)
+    return None
 
 
 def _free(needs: Mapping[str, float]) -> int:

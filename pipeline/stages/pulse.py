@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,7 +20,8 @@ from pipeline.core.schema import FAILED
 from pipeline.core.stall import WARN_STARTS
 from pipeline.stages.pool_metrics import GONE, READY, STARTING, PoolMetrics
 
-PROGRESS = frozenset({"batch", "encoded", "shard"})
+MAKING, SHARD, FOUND = "making", "shard", "found"
+PROGRESS = frozenset({"batch", "encoded", SHARD, FOUND})
 """Events that are work done. All others are signs of life too, but not without an end: see `Pulse.beat`."""
 
 
@@ -70,6 +73,8 @@ class Pulse:
         self._said: dict[str, str] = {}
         self._heard: dict[str, tuple[float, str]] = {}
         """By actor that is at work: when it was last heard of, and what it then said that it does."""
+        self._in_flight: Counter[str] = Counter()
+        """Shards that each actor makes at the moment."""
         self._metrics = PoolMetrics()
 
     def beat(
@@ -86,7 +91,8 @@ class Pulse:
         A start is a sign of life, but not of an actor that starts again and again: such a pool would never be quiet.
 
         Args:
-            event: those, that it is `making` a shard, that a `batch` or a `shard` is done or images are `encoded`.
+            event: those, that it is `making` a shard or has `found` it made, that a `batch` or the `shard` is done or
+                images are `encoded`.
             images: that went through the engine.
             seconds: of work, by part.
             outcomes: finished images by outcome; see `PoolMetrics.add_outcomes`.
@@ -94,10 +100,8 @@ class Pulse:
             says: what it does from now on, or why it ends: for the message if it comes to nothing.
         """
         self._events[event] += 1
-        self._heard[who] = (time.monotonic(), says or self._heard.get(who, (0.0, STARTING))[1])
-        if event in ("shard", READY, GONE):  # an actor without a shard has nothing to say
-            self._heard.pop(who)
-        if event in ("shard", GONE):
+        self._note(event, who, says)
+        if event in (SHARD, FOUND, GONE):
             self._starts.pop(who, None)
             self._said.pop(who, None)
         self._starts.update([who] if event == STARTING else [])
@@ -115,6 +119,16 @@ class Pulse:
             self._failed.update({kind: count} if status == FAILED else {})
         if event in (STARTING, READY, GONE):
             self._metrics.set_state(who, event)
+
+    def _note(self, event: str, who: str, says: str) -> None:
+        """Who is at work, and what it said last; an actor without a shard has nothing to say."""
+        self._in_flight[who] += {MAKING: 1, SHARD: -1}.get(event, 0)
+        if event in (STARTING, READY, GONE) or self._in_flight[who] <= 0:
+            self._in_flight.pop(who)
+        if event == STARTING or who in self._in_flight:
+            self._heard[who] = (time.monotonic(), says or self._heard.get(who, (0.0, STARTING))[1])
+        else:
+            self._heard.pop(who, None)
 
     def vitals(self) -> Vitals:
         """The sums so far."""
@@ -155,6 +169,11 @@ def heard(beat: Any) -> None:
     """Wait until a word has arrived: a process that dies in the next instant would take it along."""
     with suppress(ray.exceptions.RayError):  # the driver's node may be away
         ray.get(beat, timeout=10)
+
+
+def here() -> str:
+    """This process, for whoever must end it."""
+    return f"in process {os.getpid()} on {socket.gethostname()}"
 
 
 def ask(pulse: Any) -> Vitals:

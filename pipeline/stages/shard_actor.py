@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,7 +16,7 @@ from pipeline.core.model_source import check_models
 from pipeline.core.recipe import Recipe
 from pipeline.core.storage_probe import check_storage
 from pipeline.stages.pool_metrics import BROKEN
-from pipeline.stages.pulse import ask, heard, voice
+from pipeline.stages.pulse import FOUND, MAKING, ask, heard, here, voice
 
 if TYPE_CHECKING:
     from pipeline.core.shard_maker import ShardMaker
@@ -86,11 +85,11 @@ class ShardActor:
             try:
                 made = self._replace or not self._store.exists(shard_path(self._images_dir, shard))
                 if made:
-                    heard(self._tell("making", says=f"making shard {shard} {here()}"))
+                    heard(self._tell(MAKING, says=f"making shard {shard} {here()}"))
                     done = self._maker.make(shard)
                 else:
                     done = read_summary(self._store, self._images_dir, shard)
-                    self._tell("shard")
+                    self._tell(FOUND)
                 summary = json.dumps(done.__dict__)
             except Exception as caught:  # noqa: BLE001
                 if isinstance(caught, WorkerBrokenError) and ask(self._pulse).images:
@@ -111,11 +110,6 @@ class ShardActor:
         print(f"this worker ends and is started again: {reason}", file=sys.stderr, flush=True)
         heard(self._tell(BROKEN, says=reason))
         os._exit(1)
-
-
-def here() -> str:
-    """This process, for whoever must end it."""
-    return f"in process {os.getpid()} on {socket.gethostname()}"
 
 
 def describe(error: Exception) -> str:

@@ -116,6 +116,11 @@ def track_as_part() -> None:
     _is_part = True
 
 
+def is_part() -> bool:
+    """Whether this process does a part of another one's job."""
+    return _is_part
+
+
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
     """What MLflow's clients raise becomes an `InputError`."""

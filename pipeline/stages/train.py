@@ -45,7 +45,8 @@ from pipeline.stages.ingest import TrainingData, open_training_data
 from pipeline.stages.offers import OF_A_TRAINING, await_room, spare_in_training
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
-from pipeline.stages.tracking import tracked_run
+from pipeline.stages.tracking import is_part, tracked_run
+from pipeline.stages.training_words import root_cause, tell_warm_up
 from pipeline.stages.worker_job import METRICS, REAL_STREAM, STREAM, Watch, WorkerJob, run_worker
 
 CHECKPOINTS = "checkpoints"
@@ -88,20 +89,24 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
     identity, identity_hash = model_identity(config, recipe)
     model_dir = model_directory(identity_hash)
     is_finished = partial(store.exists, f"{model_dir}/{MANIFEST}")
-    data = None if is_finished() else open_training_data(config, recipe, store)
-    if data is not None:
-        check_machine(config)
-        check_batches(config.train, data.num_images + (0 if data.real is None else data.real.num_images))
+    is_known = is_finished()
+    opened = [] if is_known else [open_checked(config, recipe, store)]
+    if not is_known:
         tell_warm_up(config.train)
+
+    def give_way(line: str) -> None:
+        logger.warning(line)
+        opened.clear()  # another one's training may take hours, and these may be all its images in memory
+
     parents = {} if config.train.data == "real" else {"generate": recipe.id}
     params = run_parameters(config, identity)
     key = None if watch is None else watch.lease_key
-    turn = lease(store, f"{model_dir}/{LEASE}", until=lambda: data is None, key=key, say=logger.warning)
+    turn = lease(store, f"{model_dir}/{LEASE}", until=lambda: is_known, key=key, say=give_way)
     tracked = tracked_run(config, store, "train", identity_hash[:ID_LENGTH], params, parents, parent_run=parent_run)
     with turn, tracked as run:
-        if is_finished():
-            data = None  # also what another process has trained meanwhile
-        if data is not None:
+        existing = is_finished()  # maybe by another process meanwhile
+        if not existing:
+            data = opened.pop() if opened else open_checked(config, recipe, store)
             weights_sha256 = fit(config, store, model_dir, data, run, watch)
             seen = {} if watch is None else {"validation": watch.validation_id}
             publish(config, recipe, store, model_dir, data, {"identity": identity, **seen}, weights_sha256)
@@ -111,7 +116,7 @@ def train(config: RunConfig, store: Store, watch: Watch | None = None, parent_ru
         for metrics in read_metrics(store, model_dir):  # whatever a lost server missed; points that are there stay
             points = {name: value for name, value in metrics.items() if name not in ("epoch", "ended")}
             run.log_metrics(points, int(metrics["epoch"]), metrics.get("ended"))
-    return {**manifest, "model_dir": model_dir, "existing": data is None, "mlflow_run_id": run.run_id}
+    return {**manifest, "model_dir": model_dir, "existing": existing, "mlflow_run_id": run.run_id}
 
 
 def fit(
@@ -151,7 +156,7 @@ def fit(
         if cluster_address() is not None:
             least = settings.min_workers or settings.num_workers
             await_room(per_worker, least, OF_A_TRAINING, config.generate.stall_timeout_s)
-        if line := spare_in_training(per_worker, settings):
+        if not is_part() and (line := spare_in_training(per_worker, settings)):  # else other trainings take them
             logger.warning("train: %s", line)
         trainer = (LocalTrainer if cluster_address() is None else ray.train.torch.TorchTrainer)(
             run_worker,
@@ -256,6 +261,14 @@ def read_metrics(store: Store, model_dir: str) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+def open_checked(config: RunConfig, recipe: Recipe, store: Store) -> TrainingData:
+    """The training images of a config. Raises `InputError` when they, their number or this machine do not do."""
+    data = open_training_data(config, recipe, store)
+    check_machine(config)
+    check_batches(config.train, data.num_images + (0 if data.real is None else data.real.num_images))
+    return data
+
+
 def check_machine(config: RunConfig) -> None:
     """Raises `InputError` when a training on this machine alone asks for GPUs that it does not have."""
     settings = config.train
@@ -269,29 +282,3 @@ def check_machine(config: RunConfig) -> None:
             f"train.device is cuda with {settings.num_workers} workers but this machine has {usable} usable GPUs; "
             "lower train.num_workers, use --set train.device=cpu, or submit to a cluster"
         )
-
-
-def tell_warm_up(settings: TrainConfig) -> None:
-    """Log that a training ends before its learning rate is where it should be."""
-    if settings.warmup_epochs >= settings.epochs:
-        logger.info(
-            "train: the warm-up takes %g epochs and the training %d, so the learning rate never reaches its peak; "
-            "lower train.warmup_epochs",
-            settings.warmup_epochs,
-            settings.epochs,
-        )
-
-
-def root_cause(error: BaseException) -> str:
-    """The last line of a worker's error, for people; Ray wraps it in several layers.
-
-    Of several it is one that tells its mend: a lone worker's `WorkError` breaks the connections of the others.
-    """
-    failures = list((getattr(error, "worker_failures", None) or {}).values())
-    told = [failure for failure in failures if isinstance(failure, (InputError, WorkError))]
-    error = next(iter([*told, *failures]), error)
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    cause = lines[-1].strip() if lines else type(error).__name__
-    if told:  # in a task of Ray Data's it has a traceback, too, and its class before it
-        return cause.removeprefix(f"{WorkError.__module__}.{WorkError.__name__}: ")
-    return f"{cause}; run the same command again to go on from its last checkpoint"

@@ -146,11 +146,13 @@ def test_a_process_that_cannot_be_seen_is_waited_for(left: Store, elsewhere: dic
         assert held and time.monotonic() - start > FAST.ttl_s
 
 
-@pytest.mark.parametrize(("looks_s", "is_removed"), [((0, 20, 40, 46), True), ((0, 20, 80, 100, 120), False)])
+@pytest.mark.parametrize(
+    ("looks_s", "is_removed"), [((0, 20, 40, 46), True), ((0, 20, 80), False), ((0, 30, 60, 90), True)]
+)
 def test_an_outage_of_the_storage_is_no_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks_s: tuple[float, ...], is_removed: bool
 ) -> None:
-    """While nobody can write, nobody gives a sign of life; whoever looks again afterwards begins to count anew."""
+    """While nobody can write, nobody gives a sign of life. Where every look takes long, the dead are removed still."""
     store, looks, now = Store.open(str(tmp_path)), iter(looks_s), 0.0
     monkeypatch.setattr("pipeline.core.lease.time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
 
@@ -162,6 +164,25 @@ def test_an_outage_of_the_storage_is_no_silence(
     store.write_json("lease/ticket-000000000001-dead", {})
     with lease(store, "lease", is_over, LeaseTiming(heartbeat_s=60, ttl_s=45)):
         assert store.exists("lease/ticket-000000000001-dead") != is_removed
+
+
+def test_whom_it_waits_for_is_said_after_an_outage_in_the_first_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, now, said, looks = Store.open(str(tmp_path)), 0.0, list[str](), iter([False, True])
+    read_bytes = Store.read_bytes
+
+    def slowly(self: Store, path: str) -> bytes:
+        nonlocal now
+        now += 30
+        return read_bytes(self, path)
+
+    for number in (1, 2):
+        store.write_json(f"lease/ticket-{number:012d}-dead", {"host": "a", "pid": number})
+    monkeypatch.setattr("pipeline.core.lease.time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None))
+    monkeypatch.setattr(Store, "read_bytes", slowly)
+    with lease(store, "lease", lambda: next(looks), LeaseTiming(heartbeat_s=60, ttl_s=45), say=said.append) as held:
+        assert not held and said[0].startswith("process 1 on a holds ")
 
 
 def test_who_waits_says_once_for_whom(tmp_path: Path) -> None:

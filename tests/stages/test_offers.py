@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 import ray
@@ -42,16 +43,30 @@ def test_gpus_that_a_pool_leaves_idle_are_said(
     assert says in line if says else line is None
 
 
-@pytest.mark.parametrize(("batch_size", "says"), [(60, "hold 3; stop it"), (64, None)])
+@pytest.mark.parametrize(
+    ("changes", "better"),
+    [
+        ({"batch_size": 60}, 6),
+        ({"batch_size": 64}, 4),  # five and six workers have no equal shares
+        ({"batch_size": 60, "min_workers": 1}, 6),
+        ({"batch_size": 64, "min_workers": 1}, None),  # nor has the third of an elastic range
+        ({"batch_size": 6}, 3),  # a batch norm needs two images
+        ({"batch_size": 60, "data": "mixed", "real_share": 0.1}, 6),
+        ({"batch_size": 80, "data": "mixed", "real_share": 0.1}, 4),
+        ({"batch_size": 65, "num_workers": 5}, None),
+    ],
+)
 def test_gpus_that_a_training_leaves_idle_are_said(
-    monkeypatch: pytest.MonkeyPatch, batch_size: int, says: str | None
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], better: int | None
 ) -> None:
-    """Three workers have no equal shares of a batch of 64."""
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8, "GPU": 2}}] * 2)
-    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0, "GPU": 3.0})
-    line = spare_in_training({"CPU": 1, "GPU": 1}, TrainConfig(num_workers=2, batch_size=batch_size))
-    assert (says in line and "--set train.num_workers=3 goes on" in line) if says else line is None
-    assert spare_in_training({"CPU": 1}, TrainConfig(num_workers=1, batch_size=batch_size)) is None
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8, "GPU": 3}}] * 2)
+    monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": 15.0, "GPU": 6.0})
+    line = spare_in_training({"CPU": 1, "GPU": 1}, TrainConfig(**{"num_workers": 2, **changes}))
+    assert spare_in_training({"CPU": 1}, TrainConfig(num_workers=1)) is None
+    if better is None:
+        assert line is None
+    else:
+        assert line and f"hold 6; stop it, and the same command with --set train.num_workers={better} goes" in line
 
 
 def test_a_pool_without_gpus_is_not_told_of_idle_ones() -> None:

@@ -87,3 +87,18 @@ def test_the_actor_at_work_that_has_been_silent_the_longest_is_named(monkeypatch
     pulse.beat("gone", who="b")
     now = 1000
     assert silent()[0] == 0
+
+
+def test_a_shard_that_ends_hides_no_other_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor with `shards_in_flight: 2` ends one of them, and finds one made, while the other one hangs."""
+    pulse, now = module.Pulse(), 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    pulse.beat("making", who="a", says="making shard 17")
+    pulse.beat("making", who="a", says="making shard 18")
+    pulse.beat("shard", who="a")
+    pulse.beat("found", who="a")
+    now = 100
+    vitals = pulse.vitals()
+    assert (vitals.silent_s, vitals.silent_said) == (100, "making shard 18")
+    pulse.beat("shard", who="a")
+    assert pulse.vitals().silent_s == 0

@@ -13,7 +13,7 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.classifier import load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
-from pipeline.stages.train import read_metrics, root_cause, tell_warm_up, train
+from pipeline.stages.train import read_metrics, train
 from pipeline.stages.worker_job import run_worker
 from tests.finished_trainings import finish_training
 from tests.image_sets import small_config, write_extras, write_image_set
@@ -225,20 +225,6 @@ def test_a_mixed_training_counts_both_sources_for_a_batch(tmp_root: str, monkeyp
         train(config, store)
 
 
-@pytest.mark.parametrize(("warmup_epochs", "lines"), [(1.5, 0), (2, 1)])
-def test_a_warm_up_without_an_end_is_told(warmup_epochs: float, lines: int, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO", logger="pipeline.stages.train"):
-        tell_warm_up(small_config(epochs=2, warmup_epochs=warmup_epochs).train)
-    assert len([line for line in caplog.messages if "the warm-up takes 2 epochs and the training 2" in line]) == lines
-
-
-def test_root_cause_is_the_work_error_among_what_it_broke_in_other_workers() -> None:
-    error = RuntimeError("wrapped")
-    failures = {0: RuntimeError("Connection closed by peer"), 1: WorkError("cannot read /x: closed; mend it")}
-    error.worker_failures = failures  # type: ignore[attr-defined]
-    assert root_cause(error) == "cannot read /x: closed; mend it"
-
-
 def test_a_full_disk_ends_a_training_of_several_workers_with_one_line(
     ray_cluster: None, tmp_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,9 +242,3 @@ def test_a_full_disk_ends_a_training_of_several_workers_with_one_line(
     config = small_config(data="real", images_per_class=4, epochs=1, max_failures=0)
     with pytest.raises(WorkError, match=rf"^training models/\w+ failed: {refused}$"):
         train(config, Store.open(tmp_root))
-
-
-def test_root_cause_is_one_line_of_the_workers_own_error() -> None:
-    error = RuntimeError("wrapped")
-    error.worker_failures = {1: ValueError("Traceback\n  File x\nOSError: disk is full\n")}  # type: ignore[attr-defined]
-    assert root_cause(error).startswith("OSError: disk is full; run the same command again")

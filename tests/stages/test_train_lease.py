@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
+from pipeline.stages.ingest import open_training_data
 from pipeline.stages.train import LEASE, train
 from pipeline.stages.worker_job import METRICS, Watch
 from tests.image_sets import small_config
@@ -60,3 +62,36 @@ def test_a_search_can_name_the_lease_of_its_training(tmp_root: str, monkeypatch:
     watch = Watch((np.zeros((0, 28, 28)), np.zeros(0)), "images", lease_key="0a1b")
     train(small_config(data="real", images_per_class=4), Store.open(tmp_root), watch)
     assert [name.endswith("-0a1b") for name in names] == [True]
+
+
+def test_whoever_waits_holds_no_images_meanwhile(
+    tmp_root: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, config = Store.open(tmp_root), small_config(data="real", images_per_class=4)
+    held: list[weakref.ref[Any]] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    def open_data(*about: Any) -> Any:
+        data = open_training_data(*about)
+        held.append(weakref.ref(data))
+        return data
+
+    def fit(*about: Any) -> str:
+        begun.set()
+        assert may_end.wait(60)
+        return fake_fit(*about)
+
+    monkeypatch.setattr("pipeline.stages.train.open_training_data", open_data)
+    monkeypatch.setattr("pipeline.stages.train.fit", fit)
+    with ThreadPoolExecutor(2) as drivers:
+        first = drivers.submit(train, config, store)
+        assert begun.wait(60)
+        second = drivers.submit(train, config, store)
+        deadline = time.monotonic() + 30
+        while not any("holds" in line for line in caplog.messages) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        is_there = [reference() is not None for reference in held]
+        may_end.set()
+        assert (first.result()["existing"], second.result()["existing"]) == (False, True)
+    assert is_there == [True, False]
