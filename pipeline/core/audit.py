@@ -57,7 +57,7 @@ class ClipRows:
     Args:
         labels: class each was made for, int64.
         indices: of the image in its class, int64.
-        best: nearest class, int64.
+        best: nearest class, the own one among equals, int64.
         own_score: cosine to the own class, float32.
         best_score: cosine to the nearest class, float32.
         domain: index into `DOMAINS`, int64.

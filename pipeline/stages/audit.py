@@ -36,7 +36,7 @@ from pipeline.stages.audit_clip import clip_model, clip_rows
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 """Part of an audit's id: raise it when the numbers or the page change."""
 PLACE = {"batch_size", "num_actors", "num_cpus_per_actor", "num_gpus_per_actor", "device", "clip"}
 """Fields of `AuditConfig` that say where and how; the CLIP model is in the identity by its content."""
