@@ -30,6 +30,7 @@ from pipeline.core.image_set import (
 )
 from pipeline.core.model_source import model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
+from pipeline.core.schema import NSFW
 from pipeline.core.training_images import real_folder
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.audit_clip import clip_model, clip_rows
@@ -174,7 +175,7 @@ def missing_words(store: Store, shards: Sequence[str], columns: SetColumns, clip
     """What the audit could not say, one sentence each."""
     said = [] if clip else [NO_CLIP]
     scores = read_columns(store, shards[0], ["nsfw_score"])["nsfw_score"]
-    if scores.null_count == len(scores) and not (columns.statuses == "nsfw").any():
+    if scores.null_count == len(scores) and not columns.has_status(NSFW).any():
         said.append("Whether images are unsafe: no safety checker ran (recipe.safety_model names one).")
     return said
 
