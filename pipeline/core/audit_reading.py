@@ -16,13 +16,14 @@ from PIL import Image
 from pipeline.core.artifact import Store
 from pipeline.core.audit import SetColumns
 from pipeline.core.config import RunConfig
-from pipeline.core.identity import INDEX_BITS, image_id, image_row
+from pipeline.core.identity import INDEX_BITS, image_row
 from pipeline.core.image_set import damaged_shard, read_columns, shard_path
 from pipeline.core.images import perceptual_hash
 from pipeline.core.recipe import Recipe
-from pipeline.core.schema import IMAGE_SCHEMA, OK, STATUSES
-from pipeline.core.stored_rows import hash_value
+from pipeline.core.schema import BLANK, IMAGE_SCHEMA, OK, STATUSES
+from pipeline.core.stored_rows import hash_value, telling_image
 from pipeline.core.training_images import read_square, real_folder, real_images, real_side
+from pipeline.core.transfer_config import AuditConfig
 
 COLUMNS = ["image_id", "class_index", "status", "phash"]
 """34 bytes a row in the file; the image bytes stay where they are."""
@@ -106,26 +107,29 @@ def first_pictures(store: Store, shard: str, images_per_class: int) -> Iterator[
     indices = table["image_id"].to_numpy() & ((1 << INDEX_BITS) - 1)
     good = (table["status"].to_numpy(zero_copy_only=False) == OK) & (indices < images_per_class)
     for row in table.filter(pa.array(good)).to_pylist():
-        try:
-            with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
-                picture = image.convert("RGB")
-        except (OSError, ValueError, TypeError) as error:
-            raise damaged_shard(store.uri(shard), f"image {row['image_id']}: {error}") from error
+        with telling_image(store.uri(shard), row["image_id"]), Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+            picture = image.convert("RGB")
         yield row["class_index"], row["image_id"] & ((1 << INDEX_BITS) - 1), picture
 
 
 def rows_of(
-    store: Store, recipe: Recipe, labels: Sequence[int], images_each: int, shard_size: int
-) -> dict[int, dict[str, Any]]:
-    """Image id -> whole row (columns of `schema.IMAGE_SCHEMA`) of the first images of some classes.
+    store: Store, recipe: Recipe, identifiers: Sequence[int], shard_size: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(path of the shard, whole row with the columns of `schema.IMAGE_SCHEMA`) of some images, shard by shard.
 
     Each shard that holds one is read once. Raises `WorkError` when one is damaged.
     """
-    wanted = {image_id(label, index) for label in labels for index in range(images_each)}
-    shards = sorted({image_row(identifier, recipe.permutation) // shard_size for identifier in wanted})
-    found = {}
-    for shard in shards:
-        table = read_columns(store, shard_path(recipe.images_dir, shard), IMAGE_SCHEMA.names)
-        chosen = np.isin(table["image_id"].to_numpy(), list(wanted))
-        found.update({row["image_id"]: row for row in table.filter(pa.array(chosen)).to_pylist()})
+    for shard in sorted({image_row(identifier, recipe.permutation) // shard_size for identifier in identifiers}):
+        path = shard_path(recipe.images_dir, shard)
+        table = read_columns(store, path, IMAGE_SCHEMA.names)
+        chosen = np.isin(table["image_id"].to_numpy(), identifiers)
+        yield from ((path, row) for row in table.filter(pa.array(chosen)).to_pylist())
+
+
+def unseen_pictures(columns: SetColumns, settings: AuditConfig) -> list[int]:
+    """Ids of images that the page may show and CLIP does not decode: blank ones, and those beyond the ones it sees."""
+    shown = (columns.indices < settings.pictures_per_class) & (columns.has_status(OK) | columns.has_status(BLANK))
+    seen = columns.has_status(OK) & (columns.indices < settings.clip_images_per_class)
+    rows = shown & ~seen
+    found: list[int] = (columns.labels[rows] << INDEX_BITS | columns.indices[rows]).tolist()
     return found

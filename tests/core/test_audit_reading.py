@@ -45,17 +45,19 @@ def test_columns_are_those_of_the_exact_prefix(made):
     assert [found.has_status(name)[:3].tolist() for name in ("failed", "blank", "ok")] == np.eye(3).tolist()
     assert found.has_hash.tolist() == [False] + [True] * 49
     assert sum(values.nbytes for values in vars(found).values()) == 26 * 50  # what the docstring says of a row
-    rows = rows_of(store, recipe, range(10), 5, 20)
+    wanted = [image_id(label, index) for label in range(10) for index in range(5)]
+    rows = {row["image_id"]: row for _, row in rows_of(store, recipe, wanted, 20)}
     for number in range(1, 50):
         row = rows[image_id(int(found.labels[number]), int(found.indices[number]))]
         assert f"{found.hashes[number]:016x}" == row["phash"]
 
 
-def test_rows_of_chosen_classes_are_whole(made):
+def test_rows_of_chosen_images_are_whole_with_their_shard(made):
     _, store, recipe = made
-    rows = rows_of(store, recipe, [3, 7], 2, 20)
-    assert set(rows) == {image_id(label, index) for label in (3, 7) for index in (0, 1)}
-    assert set(rows[image_id(3, 1)]) == set(IMAGE_SCHEMA.names)
+    wanted = {image_id(label, index) for label in (3, 7) for index in (0, 3)}
+    found = list(rows_of(store, recipe, sorted(wanted), 20))
+    assert {row["image_id"] for _, row in found} == wanted and set(found[0][1]) == set(IMAGE_SCHEMA.names)
+    assert [shard for shard, _ in found] == [*paths(recipe)[:1] * 2, *paths(recipe)[1:2] * 2]
 
 
 def test_pictures_are_the_good_rows_of_the_first_images(made):
