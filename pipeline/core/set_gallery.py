@@ -101,11 +101,11 @@ def write_gallery(config: RunConfig, store: Store, per_class: int | None) -> dic
     shared = _about(config, recipe, count)
     folder = f"galleries/{shared['recipe_id']}"
     is_large = config.recipe.width > 64
-    pages = {"index.html": index_page(cards, len(parts), shared)}
-    pages |= {
+    pages = {
         names[number]: class_page(part, number, names, is_large=is_large, shared=shared)
         for number, part in enumerate(parts)
     }
+    pages["index.html"] = index_page(cards, len(parts), shared)  # last: what it links to is there
     for name, page in pages.items():
         store.write_bytes(f"{folder}/{name}", page)
     return {

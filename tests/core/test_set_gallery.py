@@ -67,6 +67,15 @@ def test_only_the_search_may_run(made) -> None:
     assert found == SEARCH_HASH and f"script-src '{found}'" in index
 
 
+def test_the_index_comes_last_so_that_no_link_of_it_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.core.set_gallery.CLASSES_PER_PAGE", 4)
+    config, store, written = small_config(images_per_class=1, shard_size=10), Store.open(str(tmp_path)), []
+    write_image_set(config, store)
+    monkeypatch.setattr(Store, "write_bytes", lambda _self, path, _data: written.append(Path(path).name))
+    write_gallery(config, store, 1)
+    assert written == ["page-001.html", "page-002.html", "page-003.html", "index.html"]
+
+
 @pytest.mark.parametrize("image", [None, {"bytes": b"no image", "path": None}])
 def test_an_image_that_cannot_be_decoded_names_its_shard(tmp_path: Path, image: Any) -> None:
     config, store = small_config(images_per_class=2, shard_size=10), Store.open(str(tmp_path))
