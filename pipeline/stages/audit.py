@@ -38,7 +38,7 @@ from pipeline.core.model_source import model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.schema import NSFW
 from pipeline.core.stored_rows import telling_image
-from pipeline.core.training_images import real_folder
+from pipeline.core.training_images import real_folder, real_side
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.audit_clip import clip_model, clip_rows
 from pipeline.stages.run_handle import RunHandle
@@ -86,7 +86,7 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         "twin": twin,
     }
     if twin and (folder := real_folder(with_compared_images(config))) is not None:
-        identity["real"] = folder.fingerprint
+        identity |= {"real": folder.fingerprint, "real_side": real_side(config)}  # their hashes depend on both
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
     existing = store.exists(f"{directory}/{MANIFEST}")

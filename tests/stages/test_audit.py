@@ -124,6 +124,18 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_row_and_is_no_mistake_of_the_
     assert actor({"shard": "none"}) == [{"error": "the weights of 'a/b' cannot be fetched", "is_input": False}]
 
 
+def test_real_images_of_another_size_are_another_audit(store: Store, noise_folder: Path):
+    def made(stored_size: int, folder: str | None) -> str:
+        config = planted_config()
+        train = {"real_data": folder, "stored_size": stored_size, "min_real_per_class": 3}
+        config = config.model_copy(update={"train": config.train.model_copy(update=train)})
+        found: str = audit(config, store, twin=True)["audit_id"]
+        return found
+
+    assert len({made(40, str(noise_folder)), made(48, str(noise_folder)), made(40, None)}) == 3
+    assert made(40, None) == made(48, None)  # Fashion-MNIST's images are taken as they are
+
+
 def test_a_damaged_picture_of_the_page_costs_no_work_of_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def spoil(_number: int, row: dict) -> dict:  # CLIP passes a blank one over
         return {**row, "status": "blank", "image": None} if row["image_id"] == image_id(4, 2) else row
