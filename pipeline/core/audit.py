@@ -57,7 +57,7 @@ class SetColumns:
 
 @dataclass(frozen=True)
 class ClipRows:
-    """CLIP's word on some images, one entry per image.
+    """CLIP's word on some images, one entry per image, 40 bytes each; of their embeddings one sum per class.
 
     Args:
         labels: class each was made for, int64.
@@ -66,7 +66,7 @@ class ClipRows:
         own_score: cosine to the own class, float32.
         best_score: cosine to the nearest class, float32.
         domain: index into `DOMAINS`, int64.
-        vectors: embeddings of length 1, float32 [n, d].
+        vector_sums: over the embeddings of length 1 of each class's images, float64 [classes, d].
     """
 
     labels: NDArray[np.int64]
@@ -75,7 +75,7 @@ class ClipRows:
     own_score: NDArray[np.float32]
     best_score: NDArray[np.float32]
     domain: NDArray[np.int64]
-    vectors: NDArray[np.float32]
+    vector_sums: NDArray[np.float64]
 
 
 def bits_of(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -146,8 +146,7 @@ def _clip_numbers(clip: ClipRows, label: int) -> dict[str, Any]:
     count = int(rows.sum())
     if not count:
         return {"clip_images": 0, **dict.fromkeys(("agreement", "score", "clip_distance", "non_natural", "domains"))}
-    vectors = clip.vectors[rows].astype(np.float64)
-    total = vectors.sum(axis=0)  # the sum of all cosines is the square of its length
+    total = clip.vector_sums[label]  # the sum of all cosines is the square of its length
     mean_cosine = (float(total @ total) - count) / (count * (count - 1)) if count > 1 else None
     shares = np.bincount(clip.domain[rows], minlength=len(DOMAINS)) / count
     return {
