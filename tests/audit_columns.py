@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.core.audit import SetColumns
+from pipeline.core.schema import STATUSES
 
 
 def columns(labels: Sequence[int], hashes: Sequence[int | None], statuses: Sequence[str] | None = None) -> SetColumns:
@@ -15,7 +16,7 @@ def columns(labels: Sequence[int], hashes: Sequence[int | None], statuses: Seque
     return SetColumns(
         labels=np.array(labels),
         indices=np.arange(count),
-        statuses=np.array(statuses or ["ok"] * count),
+        statuses=np.array([STATUSES.index(status) for status in statuses or ["ok"] * count], np.uint8),
         hashes=np.array([value or 0 for value in hashes], np.uint64),
         has_hash=np.array([value is not None for value in hashes]),
     )

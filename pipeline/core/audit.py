@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.clip_layout import DOMAINS, NATURAL
-from pipeline.core.schema import BLANK, FAILED, NSFW, OK
+from pipeline.core.schema import BLANK, FAILED, NSFW, OK, STATUSES
 from pipeline.core.transfer_config import AuditConfig
 
 HASH_BITS = 64
@@ -38,30 +38,35 @@ class SetColumns:
     Args:
         labels: int64.
         indices: of the image in its class, int64.
-        statuses: `ok`, `failed`, `nsfw` or `blank`.
+        statuses: places in `STATUSES`, uint8.
         hashes: perceptual hashes uint64; 0 where there is none.
         has_hash: bool; a failed row has none.
     """
 
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
-    statuses: NDArray[Any]
+    statuses: NDArray[np.uint8]
     hashes: NDArray[np.uint64]
     has_hash: NDArray[np.bool_]
+
+    def has_status(self, name: str) -> NDArray[np.bool_]:
+        """Rows with that status, bool [n]."""
+        found: NDArray[np.bool_] = self.statuses == STATUSES.index(name)
+        return found
 
 
 @dataclass(frozen=True)
 class ClipRows:
-    """CLIP's word on some images, one entry per image.
+    """CLIP's word on some images, one entry per image, 40 bytes each; of their embeddings one sum per class.
 
     Args:
         labels: class each was made for, int64.
         indices: of the image in its class, int64.
-        best: nearest class, int64.
+        best: nearest class, the own one among equals, int64.
         own_score: cosine to the own class, float32.
         best_score: cosine to the nearest class, float32.
         domain: index into `DOMAINS`, int64.
-        vectors: embeddings of length 1, float32 [n, d].
+        vector_sums: over the embeddings of length 1 of each class's images, float64 [classes, d].
     """
 
     labels: NDArray[np.int64]
@@ -70,7 +75,7 @@ class ClipRows:
     own_score: NDArray[np.float32]
     best_score: NDArray[np.float32]
     domain: NDArray[np.int64]
-    vectors: NDArray[np.float32]
+    vector_sums: NDArray[np.float64]
 
 
 def bits_of(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
@@ -116,20 +121,20 @@ def class_numbers(
     near_rows = np.zeros(len(columns.labels), bool)
     order = np.lexsort((columns.indices, columns.labels))
     bounds = np.searchsorted(columns.labels[order], np.arange(num_classes + 1))
+    flagged = {name: columns.has_status(name) for name in (BLANK, NSFW, FAILED)}
     numbers = []
     for label in range(num_classes):
         rows = order[bounds[label] : bounds[label + 1]]
         compared = rows[columns.has_hash[rows]][: settings.pairs_per_class]
         near, distance = hash_numbers(columns.hashes[compared], settings.duplicate_distance)
         near_rows[compared] = near
-        statuses = columns.statuses[rows]
         numbers.append(
             {
                 "images": len(rows),
                 "compared": len(compared),
                 "near_duplicates": float(near.mean()) if len(compared) else None,
                 "hash_distance": distance,
-                **{name: float((statuses == name).mean()) if len(rows) else None for name in (BLANK, NSFW, FAILED)},
+                **{name: float(every[rows].mean()) if len(rows) else None for name, every in flagged.items()},
                 **(_clip_numbers(clip, label) if clip else {}),
             }
         )
@@ -141,8 +146,7 @@ def _clip_numbers(clip: ClipRows, label: int) -> dict[str, Any]:
     count = int(rows.sum())
     if not count:
         return {"clip_images": 0, **dict.fromkeys(("agreement", "score", "clip_distance", "non_natural", "domains"))}
-    vectors = clip.vectors[rows].astype(np.float64)
-    total = vectors.sum(axis=0)  # the sum of all cosines is the square of its length
+    total = clip.vector_sums[label]  # the sum of all cosines is the square of its length
     mean_cosine = (float(total @ total) - count) / (count * (count - 1)) if count > 1 else None
     shares = np.bincount(clip.domain[rows], minlength=len(DOMAINS)) / count
     return {
@@ -179,7 +183,7 @@ def worst_first(numbers: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[f
 
 def totals(columns: SetColumns, near_rows: NDArray[np.bool_], numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The set in one line: images, shares over images, and means over the classes that have the measure."""
-    statuses = {name: int((columns.statuses == name).sum()) for name in (OK, BLANK, NSFW, FAILED)}
+    statuses = {name: int(columns.has_status(name).sum()) for name in (OK, BLANK, NSFW, FAILED)}
     compared = sum(n["compared"] for n in numbers)
     means = {}
     for name in ("hash_distance", "agreement", "score", "clip_distance", "non_natural"):

@@ -64,11 +64,14 @@ class ClassTable:
 
     @property
     def spoken_names(self) -> list[str]:
-        """What a model that reads text is asked for, in label order: a shared name with its hypernym's first word."""
-        shared = Counter(row["class_name"] for row in self.rows)
+        """What a model that reads text is asked for, in label order: a shared name with its hypernym's first word.
+
+        Names that differ in capitals alone are shared ones: CLIP reads none.
+        """
+        shared = Counter(row["class_name"].lower() for row in self.rows)
         return [
             ", ".join([row["class_name"], *(words[0] for words in row["hypernym_lemmas"][:1])])
-            if shared[row["class_name"]] > 1
+            if shared[row["class_name"].lower()] > 1
             else row["class_name"]
             for row in self.rows
         ]

@@ -28,7 +28,7 @@ class Judgement:
     """What CLIP says of n images.
 
     Args:
-        best: class whose text is nearest, int64 [n].
+        best: class whose text is nearest, int64 [n]; the image's own one when no other text is nearer.
         own_score: cosine to the text of the image's own class, float32 [n], -1..1.
         best_score: cosine to the nearest class's text, float32 [n].
         domain: index into `DOMAINS`, int64 [n].
@@ -71,7 +71,10 @@ class ClipJudge:
         if missing := sorted(report["missing_keys"]):  # transformers would fill them with random numbers
             raise InputError(f"audit.clip: {str(directory)!r} is no CLIP model: it lacks {missing[0]}")
         self._model = model.float().eval().to(self._device)
-        self._class_vectors = self._text_vectors([with_name(prompt, name) for name in names])
+        # Classes may have one text, as none says another name: they share one vector, so that their scores are equal.
+        self._class_vectors, self._vector_of_class = torch.unique(
+            self._text_vectors([with_name(prompt, name) for name in names]), dim=0, return_inverse=True
+        )
         by_domain = [
             self._text_vectors([with_name(text, name) for name in names] if "{}" in text else [text] * len(names))
             for text in DOMAINS.values()
@@ -85,12 +88,13 @@ class ClipJudge:
         pooled = self._model.vision_model(pixel_values=pixels).pooler_output
         vectors = F.normalize(self._model.visual_projection(pooled), dim=1)
         own = torch.as_tensor(labels, device=self._device)
-        scores = vectors @ self._class_vectors.T
+        scores = (vectors @ self._class_vectors.T)[:, self._vector_of_class]
+        own_score = scores.gather(1, own[:, None])[:, 0]
         best_score, best = scores.max(dim=1)
         in_domains = torch.einsum("nd,nkd->nk", vectors, self._domain_vectors[own])
         return Judgement(
-            best=best.cpu().numpy(),
-            own_score=scores.gather(1, own[:, None])[:, 0].cpu().numpy(),
+            best=torch.where(own_score == best_score, own, best).cpu().numpy(),
+            own_score=own_score.cpu().numpy(),
             best_score=best_score.cpu().numpy(),
             domain=in_domains.argmax(dim=1).cpu().numpy(),
             vectors=vectors.cpu().numpy(),
@@ -98,19 +102,20 @@ class ClipJudge:
 
     @torch.no_grad()
     def _text_vectors(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of length 1, float32 [n, d]; each different text is computed once, and cut at CLIP's 77 tokens."""
-        different = list(dict.fromkeys(texts))
+        """Embeddings of length 1, float32 [n, d]: one for all texts of the same tokens, cut at CLIP's 77."""
+        length = self._model.config.text_config.max_position_embeddings
+        keys = [tuple(ids) for ids in self._tokenizer(list(texts), truncation=True, max_length=length).input_ids]
+        different = dict(zip(keys, texts, strict=True))
         parts = []
         for start in range(0, len(different), TEXTS_PER_FORWARD):
-            part = different[start : start + TEXTS_PER_FORWARD]
-            length = self._model.config.text_config.max_position_embeddings
+            part = list(different.values())[start : start + TEXTS_PER_FORWARD]
             tokens = self._tokenizer(part, padding=True, truncation=True, max_length=length, return_tensors="pt")
             pooled = self._model.text_model(
                 input_ids=tokens.input_ids.to(self._device), attention_mask=tokens.attention_mask.to(self._device)
             ).pooler_output
             parts.append(F.normalize(self._model.text_projection(pooled), dim=1))
-        place = {text: number for number, text in enumerate(different)}
-        return torch.cat(parts)[[place[text] for text in texts]]
+        place = {key: number for number, key in enumerate(different)}
+        return torch.cat(parts)[[place[key] for key in keys]]
 
 
 def with_name(prompt: str, name: str) -> str:

@@ -32,6 +32,14 @@ def clip_token_counts(texts: Sequence[str]) -> list[int]:
     return [len(encoding) for encoding in clip_tokenizer().encode_batch_fast(list(texts))]
 
 
+def clip_read_tokens(texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """What CLIP's text encoder reads of each text, the end mark of a cut one aside: texts with equal ids are one to it.
+
+    Capitals, spaces and what is beyond the context are not in it.
+    """
+    return [tuple(encoding.ids[: CONTEXT_LENGTH - 1]) for encoding in clip_tokenizer().encode_batch(list(texts))]
+
+
 @cache
 def clip_tokenizer() -> Tokenizer:
     """CLIP's tokenizer, ids as published, without truncation or padding."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.core.class_building import class_row
 from pipeline.core.classes import ClassTable
-from pipeline.core.clip_tokens import CONTEXT_LENGTH, clip_token_counts
+from pipeline.core.clip_tokens import CONTEXT_LENGTH, clip_read_tokens, clip_token_counts
 from pipeline.core.errors import InputError
 from pipeline.core.prompts import Drawn, render, template_uses
 from pipeline.core.wordnet import WordNet
@@ -24,7 +24,7 @@ class TemplateCheck:
         unresolved: WNID of a class -> synset names of the other senses that have all the words of one of its prompts,
             and that the rest of the prompt does not tell apart.
         partly: likewise of senses that have some of the words, e.g. the metal for `iron, smoothing iron`.
-        equal: groups of WNIDs whose prompts are the same text.
+        equal: groups of WNIDs whose prompts are the same to CLIP, which reads no capitals and no more than 77 tokens.
         cut: WNIDs whose longest prompt has more than CLIP's 77 tokens.
         longest_tokens: of all prompts, end marks included.
         failed: WNID -> why the template cannot make its prompt, e.g. no hypernym.
@@ -125,13 +125,13 @@ def check_template(
                 unresolved.setdefault(wnid, []).append(other["synset"])
             elif any(words & _lower(other) for words in groups):
                 partly.setdefault(wnid, []).append(other["synset"])
-    texts: defaultdict[str, list[str]] = defaultdict(list)
-    for wnid, prompt in prompts.items():
-        texts[prompt].append(wnid)
+    read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    for wnid, tokens in zip(prompts, clip_read_tokens(list(prompts.values())), strict=True):
+        read[tokens].append(wnid)
     return TemplateCheck(
         unresolved=unresolved,
         partly=partly,
-        equal=[wnids for wnids in texts.values() if len(wnids) > 1],
+        equal=[wnids for wnids in read.values() if len(wnids) > 1],
         cut=[wnid for wnid, count in counts.items() if count > CONTEXT_LENGTH],
         longest_tokens=max(counts.values(), default=0),
         failed=failed,

@@ -30,6 +30,8 @@ OK = "ok"
 FAILED = "failed"
 NSFW = "nsfw"
 BLANK = "blank"
+STATUSES = (OK, FAILED, NSFW, BLANK)
+"""Where millions of rows are held, a status is its place here."""
 
 IMAGE_TYPE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 """The struct that `datasets` reads as an Image feature; bytes are null in a row that failed."""

@@ -18,9 +18,10 @@ from pipeline.core.errors import InputError
 from pipeline.core.gallery import ClassRow, Picture
 from pipeline.core.identity import split_image_id
 from pipeline.core.image_set import prefix_shards, published_shards, read_columns, shard_path
-from pipeline.core.preview import preview_picture
+from pipeline.core.preview import Row, preview_picture
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.report import render_page
+from pipeline.core.stored_rows import telling_image
 
 CLASSES_PER_PAGE = 50
 """A page of 50 classes with 8 pictures is about 3 MB, which opens at once."""
@@ -100,11 +101,11 @@ def write_gallery(config: RunConfig, store: Store, per_class: int | None) -> dic
     shared = _about(config, recipe, count)
     folder = f"galleries/{shared['recipe_id']}"
     is_large = config.recipe.width > 64
-    pages = {"index.html": index_page(cards, len(parts), shared)}
-    pages |= {
+    pages = {
         names[number]: class_page(part, number, names, is_large=is_large, shared=shared)
         for number, part in enumerate(parts)
     }
+    pages["index.html"] = index_page(cards, len(parts), shared)  # last: what it links to is there
     for name, page in pages.items():
         store.write_bytes(f"{folder}/{name}", page)
     return {
@@ -126,9 +127,9 @@ def sample_page(config: RunConfig, store: Store, recipe: Recipe) -> bytes:
     size = config.generate.shard_size
     shards = sorted(published_shards(store, recipe.images_dir))[: -(-SAMPLE // size)]
     for shard in shards:
-        table = read_columns(store, shard_path(recipe.images_dir, shard), COLUMNS)
-        for row in table.slice(0, SAMPLE // len(shards)).to_pylist():
-            rows[row["class_index"]].generated.append(preview_picture(row, MAX_SIDE))
+        path = shard_path(recipe.images_dir, shard)
+        for row in read_columns(store, path, COLUMNS).slice(0, SAMPLE // len(shards)).to_pylist():
+            rows[row["class_index"]].generated.append(_picture(row, store.uri(path), MAX_SIDE))
     shown = [row for row in rows if row.generated]
     per_class = max((len(row.generated) for row in shown), default=0)
     shared = _about(config, recipe, per_class)
@@ -174,11 +175,18 @@ def _fill(rows: Sequence[ClassRow], covers: dict[int, Picture], store: Store, re
     shards, _ = prefix_shards(store, recipe, per_class)
     with ThreadPoolExecutor() as pool:
         for shard in shards:
-            table = read_columns(store, shard_path(recipe.images_dir, shard), COLUMNS)
+            path = shard_path(recipe.images_dir, shard)
+            table, where = read_columns(store, path, COLUMNS), store.uri(path)
             wanted = [row for row in table.to_pylist() if split_image_id(row["image_id"])[1] < per_class]
-            pictures = pool.map(partial(preview_picture, max_side=MAX_SIDE), wanted)
+            pictures = pool.map(partial(_picture, where=where, max_side=MAX_SIDE), wanted)
             for row, picture in zip(wanted, pictures, strict=True):
                 label = row["class_index"]
                 rows[label].generated.append(picture)
                 if picture.source and label not in covers:
-                    covers[label] = preview_picture(row, INDEX_SIDE)
+                    covers[label] = _picture(row, where, INDEX_SIDE)
+
+
+def _picture(row: Row, where: str, max_side: int) -> Picture:
+    """Of a row of the shard `where`. Raises `WorkError` when its image cannot be decoded."""
+    with telling_image(where, row["image_id"]):
+        return preview_picture(row, max_side)

@@ -21,9 +21,10 @@ from pipeline.core.datasets import as_rgb32, class_prefix, load_fashion_mnist
 from pipeline.core.errors import InputError
 from pipeline.core.extra_counts import NO_EXTRAS
 from pipeline.core.image_filters import NOTHING, is_usable
-from pipeline.core.image_set import damaged_shard, read_columns
+from pipeline.core.image_set import read_columns
 from pipeline.core.model_identity import REAL_DATA
 from pipeline.core.real_folder import RealFolder, open_real_folder
+from pipeline.core.stored_rows import telling_image
 from pipeline.core.train_config import TrainConfig
 
 COLUMNS = ["image_id", "class_index", "image", "status"]
@@ -96,11 +97,8 @@ def decode_rows(
         return np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0, np.int64)
     images = []
     for identifier, image in zip(usable["image_id"].to_pylist(), usable["image"].to_pylist(), strict=True):
-        try:
+        with telling_image(shard, identifier):
             images.append(decode(image["bytes"], max_side))
-        except (OSError, TypeError, ValueError) as error:  # PIL's are among them; no bytes or no struct: a TypeError
-            message = f"image {identifier} has status ok but cannot be decoded: {error}"
-            raise damaged_shard(shard, message) from error
     return np.stack(images), usable["class_index"].to_numpy().astype(np.int64)
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from pipeline.core.artifact import MANIFEST, Store, sha256_bytes
 from pipeline.core.audit import ClipRows, SetColumns, class_numbers, totals, worst_first
 from pipeline.core.audit_page import AuditPage, ClassLine, audit_picture, complaints, render_audit
-from pipeline.core.audit_reading import read_set_columns, real_columns, rows_of, with_compared_images
+from pipeline.core.audit_reading import (
+    read_set_columns,
+    real_columns,
+    rows_of,
+    unseen_pictures,
+    with_compared_images,
+)
 from pipeline.core.clip_layout import CLIP
 from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.credentials import covered
 from pipeline.core.flatten import flatten
-from pipeline.core.gallery import MAX_SIDE, ClassRow
-from pipeline.core.identity import ID_LENGTH, content_hash, image_id
+from pipeline.core.gallery import MAX_SIDE, ClassRow, Picture
+from pipeline.core.identity import ID_LENGTH, content_hash, image_id, split_image_id
 from pipeline.core.image_set import (
     check_row_format,
     each_summary,
@@ -30,13 +36,15 @@ from pipeline.core.image_set import (
 )
 from pipeline.core.model_source import model_fingerprint
 from pipeline.core.recipe import Recipe, resolve_recipe
-from pipeline.core.training_images import real_folder
+from pipeline.core.schema import NSFW
+from pipeline.core.stored_rows import telling_image
+from pipeline.core.training_images import real_folder, real_side
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.audit_clip import clip_model, clip_rows
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 """Part of an audit's id: raise it when the numbers or the page change."""
 PLACE = {"batch_size", "num_actors", "num_cpus_per_actor", "num_gpus_per_actor", "device", "clip"}
 """Fields of `AuditConfig` that say where and how; the CLIP model is in the identity by its content."""
@@ -78,7 +86,7 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         "twin": twin,
     }
     if twin and (folder := real_folder(with_compared_images(config))) is not None:
-        identity["real"] = folder.fingerprint
+        identity |= {"real": folder.fingerprint, "real_side": real_side(config)}  # their hashes depend on both
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
     existing = store.exists(f"{directory}/{MANIFEST}")
@@ -90,7 +98,11 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
             return done
         shards = [shard_path(recipe.images_dir, number) for number in numbers]
         columns = read_set_columns(store, shards, config.images_per_class)
-        clip = clip_rows(config, store, recipe, shard_size) if clip_identity else None
+        clip = None
+        if clip_identity:  # a damaged picture is found before CLIP's hours; those that CLIP opens, it names itself
+            for _ in _page_pictures(store, recipe, unseen_pictures(columns, config.audit), {}, shard_size):
+                pass
+            clip = clip_rows(config, store, recipe, shard_size)
         by_class, near_rows = class_numbers(columns, clip, len(recipe.classes), config.audit)
         order, badness = worst_first(by_class)
         whole = totals(columns, near_rows, by_class)
@@ -174,7 +186,7 @@ def missing_words(store: Store, shards: Sequence[str], columns: SetColumns, clip
     """What the audit could not say, one sentence each."""
     said = [] if clip else [NO_CLIP]
     scores = read_columns(store, shards[0], ["nsfw_score"])["nsfw_score"]
-    if scores.null_count == len(scores) and not (columns.statuses == "nsfw").any():
+    if scores.null_count == len(scores) and not columns.has_status(NSFW).any():
         said.append("Whether images are unsafe: no safety checker ran (recipe.safety_model names one).")
     return said
 
@@ -188,11 +200,26 @@ def _pictures(
     shard_size: int,
 ) -> list[ClassRow]:
     each = min(config.audit.pictures_per_class, config.images_per_class)
-    rows = rows_of(store, recipe, labels, each, shard_size)
+    identifiers = [image_id(label, index) for label in labels for index in range(each)]
+    pictures = dict(_page_pictures(store, recipe, identifiers, against, shard_size))
     shown = []
     for label in labels:
         told = [i for i in range(each) if (label, i) in against]
         order = [*told, *(i for i in range(each) if (label, i) not in against)]
-        pictures = [audit_picture(rows[image_id(label, i)], against.get((label, i), [])) for i in order]
-        shown.append(ClassRow(recipe.classes.names[label], recipe.classes.wnids[label], pictures))
+        of_class = [pictures[image_id(label, i)] for i in order]
+        shown.append(ClassRow(recipe.classes.names[label], recipe.classes.wnids[label], of_class))
     return shown
+
+
+def _page_pictures(
+    store: Store,
+    recipe: Recipe,
+    identifiers: Sequence[int],
+    against: dict[tuple[int, int], list[str]],
+    shard_size: int,
+) -> Iterator[tuple[int, Picture]]:
+    """(id, picture) of some images. Raises `WorkError` when a shard or an image is damaged."""
+    for path, row in rows_of(store, recipe, identifiers, shard_size):
+        with telling_image(store.uri(path), row["image_id"]):
+            picture = audit_picture(row, against.get(split_image_id(row["image_id"]), []))
+        yield row["image_id"], picture

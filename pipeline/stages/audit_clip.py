@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.data
+from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
 from pipeline.core.audit import ClipRows
@@ -43,7 +45,6 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
     each = min(settings.clip_images_per_class, config.images_per_class)
     count = num_shards(len(recipe.classes), each, shard_size)
     paths = [shard_path(recipe.images_dir, number) for number in range(count)]
-    columns: dict[str, list[Any]] = {name: [] for name in ClipRows.__dataclass_fields__}
     with ray_session():
         leave_words_to_us()
         pulse = start_pulse()
@@ -56,12 +57,26 @@ def clip_rows(config: RunConfig, store: Store, recipe: Recipe, shard_size: int) 
         )
         needs = {"CPU": settings.num_cpus_per_actor, "GPU": settings.num_gpus_per_actor}
         with watched_rows(rows, pulse, needs, config.generate.stall_timeout_s, "audit") as judged:
-            for row in judged:
-                if row.get("error"):
-                    raise (InputError if row["is_input"] else WorkError)(row["error"])
-                for name, values in columns.items():
-                    values.append(row[name])
-    return ClipRows(**{name: np.asarray(values) for name, values in columns.items()})
+            return gather(judged, len(recipe.classes))
+
+
+def gather(rows: Iterable[Mapping[str, Any]], num_classes: int) -> ClipRows:
+    """Put the rows of `ClipActor` together as they come, and let the embeddings go: all would not fit into a driver.
+
+    Raises `InputError` or `WorkError` when a row is an error.
+    """
+    columns: dict[str, Any] = {name: array("q") for name in ("labels", "indices", "best", "domain")}
+    columns |= {name: array("f") for name in ("own_score", "best_score")}
+    sums: NDArray[np.float64] = np.zeros((num_classes, 0))
+    for row in rows:
+        if row.get("error"):
+            raise (InputError if row["is_input"] else WorkError)(row["error"])
+        for name, values in columns.items():
+            values.append(row[name])
+        if not sums.size:
+            sums = np.zeros((num_classes, len(row["vector"])))
+        sums[row["labels"]] += row["vector"]
+    return ClipRows(**{name: np.asarray(values) for name, values in columns.items()}, vector_sums=sums)
 
 
 class ClipActor:
@@ -96,7 +111,7 @@ class ClipActor:
             self._error, self._is_input = str(error), isinstance(error, InputError)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """The shard's rows: fields of `ClipRows`."""
+        """The shard's rows: fields of `ClipRows`, and the embedding as `vector`."""
         if self._judge is None:
             return [{"error": self._error, "is_input": self._is_input}]
         self._tell("making", says=f"judging {row['shard']}")
@@ -119,5 +134,5 @@ class ClipActor:
                     "own_score": float(said.own_score[number]),
                     "best_score": float(said.best_score[number]),
                     "domain": int(said.domain[number]),
-                    "vectors": said.vectors[number],
+                    "vector": said.vectors[number],
                 }

@@ -69,7 +69,7 @@ def clip_rows() -> ClipRows:
         own_score=np.array([0.3, 0.1, 0.4, 0.4], np.float32),
         best_score=np.array([0.3, 0.2, 0.4, 0.4], np.float32),
         domain=np.array([0, 1, 0, 0]),
-        vectors=np.array([[1, 0], [0, 1], [0.6, 0.8], [0.6, 0.8]], np.float32),
+        vector_sums=np.array([[1, 1], [1.2, 1.6], [0, 0]]),
     )
 
 

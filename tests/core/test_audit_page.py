@@ -15,7 +15,7 @@ def test_what_is_said_against_an_image_names_the_reason():
         own_score=np.array([0.31, 0.12, 0.4], np.float32),
         best_score=np.array([0.31, 0.25, 0.4], np.float32),
         domain=np.array([0, 1, 0]),
-        vectors=np.zeros((3, 2), np.float32),
+        vector_sums=np.zeros((2, 2)),
     )
     near = np.array([True, False, False])
     found = complaints(columns([0, 0, 1], [1, 2, 3]), near, clip, ["shirt", "<b>coat"])

@@ -42,18 +42,22 @@ def test_columns_are_those_of_the_exact_prefix(made):
     assert sorted(zip(found.labels.tolist(), found.indices.tolist(), strict=True)) == [
         (label, index) for label in range(10) for index in range(5)
     ]
-    assert found.statuses[:3].tolist() == ["failed", "blank", "ok"] and found.has_hash.tolist() == [False] + [True] * 49
-    rows = rows_of(store, recipe, range(10), 5, 20)
+    assert [found.has_status(name)[:3].tolist() for name in ("failed", "blank", "ok")] == np.eye(3).tolist()
+    assert found.has_hash.tolist() == [False] + [True] * 49
+    assert sum(values.nbytes for values in vars(found).values()) == 26 * 50  # what the docstring says of a row
+    wanted = [image_id(label, index) for label in range(10) for index in range(5)]
+    rows = {row["image_id"]: row for _, row in rows_of(store, recipe, wanted, 20)}
     for number in range(1, 50):
         row = rows[image_id(int(found.labels[number]), int(found.indices[number]))]
         assert f"{found.hashes[number]:016x}" == row["phash"]
 
 
-def test_rows_of_chosen_classes_are_whole(made):
+def test_rows_of_chosen_images_are_whole_with_their_shard(made):
     _, store, recipe = made
-    rows = rows_of(store, recipe, [3, 7], 2, 20)
-    assert set(rows) == {image_id(label, index) for label in (3, 7) for index in (0, 1)}
-    assert set(rows[image_id(3, 1)]) == set(IMAGE_SCHEMA.names)
+    wanted = {image_id(label, index) for label in (3, 7) for index in (0, 3)}
+    found = list(rows_of(store, recipe, sorted(wanted), 20))
+    assert {row["image_id"] for _, row in found} == wanted and set(found[0][1]) == set(IMAGE_SCHEMA.names)
+    assert [shard for shard, _ in found] == [*paths(recipe)[:1] * 2, *paths(recipe)[1:2] * 2]
 
 
 def test_pictures_are_the_good_rows_of_the_first_images(made):
@@ -69,6 +73,21 @@ def test_a_damaged_shard_is_named(made, tmp_path: Path):
     store.write_bytes(paths(recipe)[0], b"no parquet")
     with pytest.raises(WorkError, match=r"shard-000000\.parquet is damaged"):
         read_set_columns(store, paths(recipe)[:1], 5)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ({"phash": "zz"}, "phash 'zz' of image 0"),
+        ({"phash": "f" * 17}, "phash 'f+' of image 0"),
+        ({"status": "lost"}, "status 'lost' of image 0"),
+    ],
+)
+def test_a_row_that_says_what_none_may_is_damage(tmp_path: Path, spoilt: dict, said: str):
+    config, store = small_config(2, 20), Store.open(str(tmp_path))
+    recipe = write_image_set(config, store, lambda _, row: {**row, **spoilt} if row["image_id"] == 0 else row)
+    with pytest.raises(WorkError, match=rf"shard-000000\.parquet is damaged \({said}"):
+        read_set_columns(store, paths(recipe)[:1], 2)
 
 
 def test_real_images_are_those_that_are_compared_and_files_are_read_one_by_one(noise_folder: Path):

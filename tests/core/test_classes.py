@@ -193,3 +193,10 @@ def test_a_shared_name_is_spoken_with_its_hypernym_and_no_number() -> None:
     spoken = dict(zip(classes.wnids, classes.spoken_names, strict=True))
     assert (spoken["n02012849"], spoken["n03126707"]) == ("crane, wading bird", "crane, lifting device")
     assert spoken["n02123045"] == "tabby" and not any("(" in name for name in spoken.values())
+
+
+def test_spoken_names_of_imagenet_differ_without_capitals_which_clip_does_not_read() -> None:
+    classes = load_class_table("imagenet1k")
+    spoken = dict(zip(classes.wnids, classes.spoken_names, strict=True))
+    assert len({name.lower() for name in spoken.values()}) == 1000
+    assert (spoken["n02113186"], spoken["n02963159"]) == ("Cardigan, corgi", "cardigan, sweater")

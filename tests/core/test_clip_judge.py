@@ -56,6 +56,14 @@ def test_scores_are_the_cosines_of_the_model_itself(random: Path):
     assert np.linalg.norm(found.vectors, axis=1) == pytest.approx([1, 1], abs=1e-5)
 
 
+def test_of_classes_with_one_text_the_own_is_the_nearest(planted: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.core.clip_judge.TEXTS_PER_FORWARD", 2)  # they would be in forwards of other lengths
+    names = ["Red", "green", "blue", "a much longer name of green", "red"]
+    found = ClipJudge(planted, names, PROMPT, "cpu").judge([Image.fromarray(picture("red", "photo"))] * 3, [0, 4, 1])
+    assert found.best.tolist()[:2] == [0, 4] and found.best[2] in (0, 4)
+    assert found.own_score[:2].tolist() == found.best_score[:2].tolist() and found.own_score[2] < found.best_score[2]
+
+
 def test_a_name_is_only_text():
     assert with_name("a {} here", "{0.__class__} {}") == "a {0.__class__} {} here"
 

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from pipeline.core.backgrounds import load_backgrounds
 from pipeline.core.classes import load_class_table
-from pipeline.core.clip_tokens import CONTEXT_LENGTH, VOCABULARY_SIZE, _vocabulary, clip_token_counts, clip_tokenizer
+from pipeline.core.clip_tokens import (
+    CONTEXT_LENGTH,
+    VOCABULARY_SIZE,
+    _vocabulary,
+    clip_read_tokens,
+    clip_token_counts,
+    clip_tokenizer,
+)
 from pipeline.core.prompts import Drawn, render, template_names
 
 ODD = [
@@ -95,3 +102,11 @@ def test_counts_are_not_cut_off() -> None:
 
 def test_end_mark_in_a_text_is_one_token() -> None:
     assert clip_token_counts(["<|endoftext|>"]) == [3]
+
+
+def test_what_is_read_ends_where_stable_diffusion_cuts(stable_diffusion_tokenizer: Any) -> None:
+    texts = ["dog " * count for count in (74, 75, 76, 90)]
+    full, cut, *longer = clip_read_tokens(texts)
+    assert cut == longer[0] == longer[1] != full and clip_read_tokens(["A  Dog"]) == clip_read_tokens(["a dog"])
+    known = stable_diffusion_tokenizer(texts, truncation=True, max_length=CONTEXT_LENGTH)["input_ids"]
+    assert [list(ids) for ids in (full, cut, *longer)] == [ids[: CONTEXT_LENGTH - 1] for ids in known]

@@ -31,6 +31,14 @@ def test_a_crane_is_a_bird_and_a_machine_until_the_hypernym_says_which(imagenet:
     assert not {CRANE_BIRD, CRANE_MACHINE} & imagenet.templates["c, h_c"].unresolved.keys()
 
 
+def test_prompts_that_clip_reads_alike_are_equal() -> None:
+    dog, jacket = "n02113186", "n02963159"  # Cardigan and cardigan
+    both = [row for row in load_class_table("imagenet1k").rows if row["wnid"] in (dog, jacket)]
+    long = "so " * 75 + "{{ d_c }}"  # what tells them apart is cut off
+    found = check(ClassTable(both, "test"), first="a photo of a {{ c_first }}", all="{{ c }}", long=long).templates
+    assert (found["first"].equal, found["all"].equal, found["long"].equal) == ([[dog, jacket]], [], [[dog, jacket]])
+
+
 def test_definitions_tell_all_of_imagenet_apart(imagenet: PromptCheck) -> None:
     found = imagenet.templates["c, d_c"]
     assert (found.unresolved, found.equal, found.cut, found.failed) == ({}, [], [], {})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.schema import FAILED
 from pipeline.core.set_gallery import SEARCH_HASH, sample_page, write_gallery
@@ -65,6 +65,25 @@ def test_only_the_search_may_run(made) -> None:
     (script,) = re.findall(r"<script>(.*?)</script>", index, flags=re.DOTALL)
     found = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert found == SEARCH_HASH and f"script-src '{found}'" in index
+
+
+def test_the_index_comes_last_so_that_no_link_of_it_is_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.core.set_gallery.CLASSES_PER_PAGE", 4)
+    config, store, written = small_config(images_per_class=1, shard_size=10), Store.open(str(tmp_path)), []
+    write_image_set(config, store)
+    monkeypatch.setattr(Store, "write_bytes", lambda _self, path, _data: written.append(Path(path).name))
+    write_gallery(config, store, 1)
+    assert written == ["page-001.html", "page-002.html", "page-003.html", "index.html"]
+
+
+@pytest.mark.parametrize("image", [None, {"bytes": b"no image", "path": None}])
+def test_an_image_that_cannot_be_decoded_names_its_shard(tmp_path: Path, image: Any) -> None:
+    config, store = small_config(images_per_class=2, shard_size=10), Store.open(str(tmp_path))
+    write_image_set(config, store, lambda number, row: {**row, "image": image} if number == 13 else row)
+    for page in (lambda: write_gallery(config, store, 2), lambda: sample_page(config, store, resolve_recipe(config))):
+        with pytest.raises(WorkError, match=r"shard-000001\.parquet is damaged \(image \d+ cannot be decoded"):
+            page()
+    assert not (tmp_path / "galleries").exists()
 
 
 def test_a_set_with_fewer_images_says_how_to_make_more(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_an_ok_row_that_cannot_be_decoded_names_shard_image_and_remedy(tmp_root:
 
     store, config = Store.open(tmp_root), small_config(images_per_class=2, shard_size=20)
     recipe = write_image_set(config, store, spoil)
-    with pytest.raises(WorkError, match=r"000\.parquet is damaged .image \d+ has status ok .*--repair") as error:
+    with pytest.raises(WorkError, match=r"000\.parquet is damaged .image \d+ cannot be decoded: .*--repair") as error:
         read(store, recipe, config, 1)
     assert str(row_image_id(13, recipe.permutation)) in str(error.value)
 

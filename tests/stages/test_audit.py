@@ -124,6 +124,34 @@ def test_a_hub_that_cannot_be_reached_is_said_in_a_row_and_is_no_mistake_of_the_
     assert actor({"shard": "none"}) == [{"error": "the weights of 'a/b' cannot be fetched", "is_input": False}]
 
 
+def test_real_images_of_another_size_are_another_audit(store: Store, noise_folder: Path):
+    def made(stored_size: int, folder: str | None) -> str:
+        config = planted_config()
+        train = {"real_data": folder, "stored_size": stored_size, "min_real_per_class": 3}
+        config = config.model_copy(update={"train": config.train.model_copy(update=train)})
+        found: str = audit(config, store, twin=True)["audit_id"]
+        return found
+
+    assert len({made(40, str(noise_folder)), made(48, str(noise_folder)), made(40, None)}) == 3
+    assert made(40, None) == made(48, None)  # Fashion-MNIST's images are taken as they are
+
+
+def test_a_damaged_picture_of_the_page_costs_no_work_of_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def spoil(_number: int, row: dict) -> dict:  # CLIP passes a blank one over
+        return {**row, "status": "blank", "image": None} if row["image_id"] == image_id(4, 2) else row
+
+    other, config = Store.open(str(tmp_path)), planted_config(worst_classes=10)
+    write_image_set(config, other, spoil)
+    damage = rf"shard-000002\.parquet is damaged \(image {image_id(4, 2)} cannot be decoded"
+    with pytest.raises(WorkError, match=damage):
+        audit(config, other)
+    monkeypatch.setattr("pipeline.stages.audit.clip_fingerprint", lambda _: {"sha256": "of a model"})
+    monkeypatch.setattr("pipeline.stages.audit.clip_rows", lambda *_: pytest.fail("CLIP ran first"))
+    with pytest.raises(WorkError, match=damage):
+        audit(config, other)
+    assert not (tmp_path / "audits").exists()
+
+
 @pytest.mark.slow
 def test_a_clip_that_cannot_be_loaded_is_one_error_and_no_audit(store: Store, tmp_path: Path):
     clip = build_clip(tmp_path / "clip", planted=False)
