@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.core.schema import OK
+from pipeline.core.stored_rows import telling_image
 
 if TYPE_CHECKING:  # torch, which a page of images alone does not need
     from pipeline.core.metrics import Scores
@@ -88,13 +89,19 @@ def generated_picture(row: Mapping[str, Any]) -> Picture:
     return Picture(source, f"generated image of {row['class_name']}", caption)
 
 
-def fill_generated(rows: Mapping[int, ClassRow], image_rows: Iterable[Mapping[str, Any]], per_class: int) -> None:
-    """Put the first good images of each shown class (by label) into its row; stops reading when all are full."""
+def fill_generated(
+    rows: Mapping[int, ClassRow], image_rows: Iterable[tuple[str, Mapping[str, Any]]], per_class: int
+) -> None:
+    """Put the first good images of each shown class (by label) into its row; stops reading when all are full.
+
+    `image_rows`: each with its shard, for the `WorkError` when the image cannot be decoded.
+    """
     wanting = set(rows)
-    for image_row in image_rows:
+    for where, image_row in image_rows:
         label = image_row["class_index"]
         if label in wanting and image_row["status"] == OK:
-            rows[label].generated.append(generated_picture(image_row))
+            with telling_image(where, image_row["image_id"]):
+                rows[label].generated.append(generated_picture(image_row))
             if len(rows[label].generated) == per_class:
                 wanting.discard(label)
         if not wanting:

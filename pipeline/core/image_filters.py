@@ -18,6 +18,7 @@ from pipeline.core.extra_counts import NO_EXTRAS
 from pipeline.core.identity import FIRST_EXTRA, INDEX_BITS
 from pipeline.core.image_set import read_columns
 from pipeline.core.schema import OK
+from pipeline.core.stored_rows import hash_value
 from pipeline.core.train_config import FilterConfig
 
 NOTHING: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -68,7 +69,8 @@ def select_images(
     counts: dict[str, dict[int, int]] = {}
     checks = dict(_checks(filters, store))
     with ThreadPoolExecutor(_READERS) as pool:
-        for table in pool.map(partial(read_columns, store, columns=columns), shards):
+        tables = pool.map(partial(read_columns, store, columns=columns), shards)
+        for shard, table in zip(shards, tables, strict=True):
             usable = table.filter(pa.array(is_usable(table, images_per_class, extra=extra)))
             classes = usable["class_index"].to_numpy().astype(np.int64)
             kept = np.ones(len(usable), bool)
@@ -80,7 +82,7 @@ def select_images(
             left_out.append(usable["image_id"].to_numpy()[~kept])
             if filters.drop_duplicates:
                 identifiers.append(usable["image_id"].to_numpy()[kept])
-                hashes.append(_hashes(usable.filter(pa.array(kept))))
+                hashes.append(_hashes(store.uri(shard), usable.filter(pa.array(kept))))
     found = np.concatenate(labels)
     if filters.drop_duplicates:
         repeated = _repeated(found, np.concatenate(hashes))
@@ -133,8 +135,9 @@ def _nsfw_scores(rows: pa.Table) -> NDArray[np.float32]:
     return scores
 
 
-def _hashes(rows: pa.Table) -> NDArray[np.uint64]:
-    return np.array([int(word, 16) for word in rows["phash"].to_pylist()], np.uint64)
+def _hashes(where: str, rows: pa.Table) -> NDArray[np.uint64]:
+    about = zip(rows["image_id"].to_pylist(), rows["phash"].to_pylist(), strict=True)
+    return np.array([hash_value(where, identifier, word) for identifier, word in about], np.uint64)
 
 
 def _repeated(labels: NDArray[np.int64], hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:

@@ -127,11 +127,12 @@ def _rows(
     return list(rows.values())
 
 
-def _image_rows(store: Store, images_dir: str) -> Iterator[dict[str, Any]]:
-    """The rows of an image set in its order, read shard by shard as they are wanted. Raises `WorkError`."""
+def _image_rows(store: Store, images_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Shard and row of the images of a set, in its order, read as they are wanted. Raises `WorkError`."""
     for shard in sorted(published_shards(store, images_dir)):
-        table = read_columns(store, shard_path(images_dir, shard), IMAGE_COLUMNS)
-        yield from table.to_pylist()
+        path = shard_path(images_dir, shard)
+        for row in read_columns(store, path, IMAGE_COLUMNS).to_pylist():
+            yield store.uri(path), row
 
 
 def _history(store: Store, model_dir: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from pipeline.core.errors import WorkError
 from pipeline.core.gallery import (
     MAX_CLASSES,
     MAX_PICTURES,
@@ -41,7 +42,7 @@ def image_row(label: int, index: int, status: str = "ok") -> dict:
 def test_rows_get_the_first_good_images_of_their_class():
     rows = {0: ClassRow("a", "n1"), 2: ClassRow("c", "n3")}
     table = [image_row(c, i, "nsfw" if (c, i) == (0, 0) else "ok") for i in range(4) for c in range(3)]
-    fill_generated(rows, table, 2)
+    fill_generated(rows, [("a shard", row) for row in table], 2)
     captions = {label: [list(p.caption) for p in row.generated] for label, row in rows.items()}
     assert captions[0] == [["prompt 0 1", "seed 1001", "image 1"], ["prompt 0 2", "seed 1002", "image 2"]]
     assert captions[2][0] == ["prompt 2 0", "seed 1000", f"image {2 << 32}"]
@@ -54,10 +55,16 @@ def test_reading_stops_when_all_rows_are_full():
     def table():
         for index in range(100):
             read.append(index)
-            yield image_row(0, index)
+            yield "a shard", image_row(0, index)
 
     fill_generated({0: ClassRow("a", "n1")}, table(), 3)
     assert len(read) == 3
+
+
+def test_an_image_that_cannot_be_decoded_is_one_line_that_names_its_shard():
+    damaged = {**image_row(0, 7), "image": {"bytes": b"junk", "path": None}}
+    with pytest.raises(WorkError, match="shard-1 is damaged .image 7 cannot be decoded"):
+        fill_generated({0: ClassRow("a", "n1")}, [("shard-1", damaged)], 3)
 
 
 def test_small_images_are_kept_exactly_and_large_ones_are_shrunk():

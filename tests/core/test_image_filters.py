@@ -12,7 +12,7 @@ import pytest
 from pipeline.core.artifact import Store
 from pipeline.core.audit import ClipRows
 from pipeline.core.clip_scores import FILE, clip_scores_bytes
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.extra_shards import extra_shard
 from pipeline.core.identity import FIRST_EXTRA
 from pipeline.core.image_filters import Selection, is_usable, select_images
@@ -122,6 +122,14 @@ def test_a_score_that_nobody_gave_is_an_input_error(tmp_path: Path) -> None:
     recipe = write_image_set(CONFIG, store)
     with pytest.raises(InputError, match="have no nsfw_score"):
         select((store, [shard_path(recipe.images_dir, 0)]), max_nsfw_score=0.0)
+
+
+def test_a_hash_that_is_none_names_its_shard(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    recipe = write_image_set(CONFIG, store, lambda _number, row: {**row, "nsfw_score": 0.0, "phash": "no"})
+    path = shard_path(recipe.images_dir, 0)
+    with pytest.raises(WorkError, match=rf"{path} is damaged .phash 'no' of image"):
+        select_images(store, [path], 4, FilterConfig(drop_duplicates=True))
 
 
 def test_extra_images_are_filtered_like_all_others(tmp_path: Path) -> None:
