@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.core.captions import Captions
 from pipeline.core.datasets import load_fashion_mnist
 from pipeline.core.generator_config import GeneratorConfig
-from pipeline.core.generator_export import export_pipeline
+from pipeline.core.generator_export import check_out, export_pipeline
 from pipeline.core.generator_state import claim_work_dir
 from pipeline.core.generator_text import CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
@@ -55,9 +55,12 @@ def train_generator(
         The record, as in `training.json` of the directory.
 
     Raises:
-        InputError: no data, an unknown table or template, or `work_dir` belongs to another config.
+        InputError: no data, an unknown table or template, `work_dir` belongs to another config, or `out_dir` holds
+            what is no model.
         WorkError: the directory would be larger than 25 MB.
     """
+    work_dir, out_dir = work_dir.resolve(), out_dir.resolve()
+    check_out(out_dir, work_dir)
     claim_work_dir(work_dir, config)
     torch.set_num_threads(1)  # the parallel parts have threads of their own
     images, label_bytes = load_fashion_mnist(data_dir, "train")

@@ -67,6 +67,46 @@ def test_a_second_run_goes_on_and_may_only_move_the_end(tmp_path: Path) -> None:
         train(tmp_path, "seed=1")
 
 
+@pytest.mark.parametrize(
+    ("work", "out", "message"),
+    [
+        ("runs/generator", "runs", "--work"),
+        ("work", "work", "--work"),
+        ("work", "runs", "holds other things"),
+        ("work", "here", "the current folder"),
+        ("work", "runs/note.txt", "is no folder"),
+        ("work", "runs/note.txt/model", "is no folder"),
+        ("runs/note.txt/work", "out", "--work .* is no folder"),
+    ],
+)
+@pytest.mark.usefixtures("few_images")
+def test_nothing_but_an_earlier_model_is_ever_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str, out: str, message: str
+) -> None:
+    for folder in ("runs/images", "runs/generator", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("runs/images/shard.parquet", "runs/training.json", "runs/note.txt"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        train_generator(
+            load_generator_config("fashion", TINY), None, Path("..", work), Path("..", out), "", log=lambda _: None
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("few_images")
+def test_the_model_may_lie_in_the_work_folder_and_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    out, neighbours = tmp_path / "model", (tmp_path / "model.old", tmp_path / "model.new")
+    for folder in (out, *neighbours):
+        folder.mkdir()
+    config = load_generator_config("fashion", TINY)
+    train_generator(config, None, tmp_path, out, "", log=lambda _: None)
+    assert (tmp_path / "unet.pt").exists() and (out / "model_index.json").exists()
+    assert all(folder.exists() for folder in neighbours)
+
+
 @pytest.mark.usefixtures("few_images")
 def test_a_model_that_is_too_large_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator_export, "MAX_BYTES", 1000)
