@@ -46,6 +46,8 @@ def test_the_command_trains_on_the_real_images_and_writes_the_directory(tmp_path
         (("--set", "vae.learning_rate=-1"), ("vae.learning_rate",)),
         (("--preset", "nothing"), ("'nothing' is unknown", "fashion")),
         (("--data-dir", "/nowhere"), ("/nowhere",)),
+        (("--set", "vae.norm_num_groups=3"), ("vae: ", "channels 16", "norm_num_groups")),
+        (("--set", "seed=99999999999999999999"), ("seed",)),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
