@@ -14,7 +14,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.generator_config import GeneratorConfig
 
 FREE_TO_CHANGE: dict[str, Any] = {"checkpoint_every_s": True, "num_threads": True, "unet": {"num_steps"}}
-"""What may differ when a training goes on: it moves the end, not the steps already made (before the cooldown)."""
+"""What may differ when a training goes on: it moves the end, not the steps already made (see `UnetTrainer.load`)."""
 
 
 def claim_work_dir(work_dir: Path, config: GeneratorConfig) -> None:
