@@ -11,6 +11,9 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.errors import InputError
 from pipeline.core.wordnet import SYNSET_NAME, WNID, Noun, WordNet
 
+MAX_PROBLEMS = 20
+"""The search for words near an unknown one takes a third of a second."""
+
 
 def read_class_list(path: Path) -> list[str]:
     """The entries of a text file: one per line, without empty lines and `#` comments. Raises `InputError`."""
@@ -34,14 +37,18 @@ def build_class_table(wordnet: WordNet, entries: Sequence[str], source: str) -> 
         source: where the list comes from.
 
     Raises:
-        InputError: no entry, or any that is unknown, ambiguous or given twice; the message names all of them.
+        InputError: no entry, or any that is unknown, ambiguous or given twice; the message names all of them, up to the
+            20th.
     """
     if not entries:
         raise InputError("no classes given; name them with --class or list them in a file for --from")
     problems: list[str] = []
     first_use: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(f"… and {len(entries) - number} entries more, not looked at")
+            break
         try:
             name, noun = resolve_entry(wordnet, entry)
         except InputError as error:
@@ -72,6 +79,9 @@ def resolve_entry(wordnet: WordNet, entry: str) -> tuple[str, Noun]:
         noun = wordnet.by_synset_name(pick)
     elif separator:
         raise InputError(f"{entry!r}: {pick!r} is no sense number, synset name (bag.n.04) or WNID (n02774152)")
+    elif described := re.match(rf"({WNID.pattern})[\s,;:]", pick):  # as in ImageNet's own lists
+        wnid = described[1]
+        raise InputError(f"{entry!r} has words behind the WNID; write only {wnid}, or NAME={wnid}")
     else:
         return pick, wordnet.by_word(pick)
     return name or noun.lemmas[0], noun
