@@ -165,7 +165,7 @@ class UnetTrainer:
         if before != wanted and self.step > cooldown_start:
             raise InputError(
                 f"{str(path)!r} holds {self.step} steps towards unet.num_steps={before}; {wanted} instead could be "
-                f"taken only up to the cooldown's start, step {cooldown_start:.0f}; go on with "
+                f"taken only up to the cooldown's start, step {int(cooldown_start)}; go on with "
                 f"unet.num_steps={before}, or give another --work"
             )
         self.mean_loss = progress.get("loss", 0.0)
