@@ -10,6 +10,7 @@ import click
 
 from pipeline.cli import check_outlives, print_summary, run_job
 from pipeline.core.datasets import find_fashion_mnist
+from pipeline.core.errors import InputError
 from pipeline.core.generator_config import load_generator_config
 
 
@@ -22,8 +23,10 @@ from pipeline.core.generator_config import load_generator_config
 @click.option("--json", "json_output", is_flag=True, help="Print one JSON object as the last line.")
 def main(preset: str, overrides: tuple[str, ...], data_dir: str | None, work: str, out: str, json_output: bool) -> None:
     """Parse, train, print a summary."""
-    check_outlives("--out", out)
-    check_outlives("--work", work)
+    for option, place in (("--out", out), ("--work", work)):
+        if "://" in place:  # torch and diffusers would make a local folder `s3:`
+            raise InputError(f"{option} {place!r} is a URI; give the path of a disk that all nodes share")
+        check_outlives(option, place, takes_uri=False)
     config = load_generator_config(preset, overrides)
     directory = find_fashion_mnist(data_dir)
     from pipeline.core.generator_train import train_generator  # diffusers takes seconds: after the cheap checks

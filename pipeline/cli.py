@@ -124,12 +124,16 @@ def job_options_with(
     return decorate
 
 
-def check_outlives(option: str, place: str) -> None:
-    """Raises `InputError` for a relative place to write to in a job of a cluster: it would be lost with job or pod."""
+def check_outlives(option: str, place: str, *, takes_uri: bool = True) -> None:
+    """Raises `InputError` for a relative place to write to in a job of a cluster: it would be lost with job or pod.
+
+    Without `takes_uri`, a URI is no way out of it, so the message names none.
+    """
     if cluster_address() is not None and "://" not in place and not Path(place).is_absolute():
         raise InputError(
             f"{option} {place!r} would lie on one node of the cluster, in what ends with the job or the node; give "
-            f"{option} a URI (s3://bucket/prefix) or the absolute path of a disk that all nodes share"
+            f"{option} {'a URI (s3://bucket/prefix) or ' if takes_uri else ''}the absolute path of a disk that all "
+            "nodes share"
         )
 
 

@@ -11,6 +11,9 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.errors import InputError
 from pipeline.core.wordnet import SYNSET_NAME, WNID, Noun, WordNet
 
+MAX_PROBLEMS = 20
+"""The search for words near an unknown one takes a third of a second."""
+
 
 def read_class_list(path: Path) -> list[str]:
     """The entries of a text file: one per line, without empty lines and `#` comments. Raises `InputError`."""
@@ -34,14 +37,18 @@ def build_class_table(wordnet: WordNet, entries: Sequence[str], source: str) -> 
         source: where the list comes from.
 
     Raises:
-        InputError: no entry, or any that is unknown, ambiguous or given twice; the message names all of them.
+        InputError: no entry, or any that is unknown, ambiguous or given twice; the message names all of them, up to the
+            20th.
     """
     if not entries:
         raise InputError("no classes given; name them with --class or list them in a file for --from")
     problems: list[str] = []
     first_use: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for entry in entries:
+    for number, entry in enumerate(entries):
+        if len(problems) == MAX_PROBLEMS:
+            problems.append(f"… and {len(entries) - number} entries more, not looked at")
+            break
         try:
             name, noun = resolve_entry(wordnet, entry)
         except InputError as error:
@@ -60,10 +67,7 @@ def build_class_table(wordnet: WordNet, entries: Sequence[str], source: str) -> 
 
 def resolve_entry(wordnet: WordNet, entry: str) -> tuple[str, Noun]:
     """(short name, noun) of one entry of a list. Raises `InputError`."""
-    try:
-        entry.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
-        raise InputError(f"{entry!r} is not UTF-8 text; mend its encoding") from None
+    check_is_text(entry, "class")
     name, separator, pick = (part.strip() for part in entry.rpartition("="))
     if separator and not name:
         raise InputError(f"{entry!r} has no name before `=`; write e.g. bag=4 or T-shirt=jersey.n.03")
@@ -75,9 +79,20 @@ def resolve_entry(wordnet: WordNet, entry: str) -> tuple[str, Noun]:
         noun = wordnet.by_synset_name(pick)
     elif separator:
         raise InputError(f"{entry!r}: {pick!r} is no sense number, synset name (bag.n.04) or WNID (n02774152)")
+    elif described := re.match(rf"({WNID.pattern})[\s,;:]", pick):  # as in ImageNet's own lists
+        wnid = described[1]
+        raise InputError(f"{entry!r} has words behind the WNID; write only {wnid}, or NAME={wnid}")
     else:
         return pick, wordnet.by_word(pick)
     return name or noun.lemmas[0], noun
+
+
+def check_is_text(text: str, what: str) -> None:
+    """Raise `InputError`, `what` first, for bytes of the command line that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{what} {text!r} is not UTF-8 text; mend its encoding") from None
 
 
 def class_row(wordnet: WordNet, class_index: int, name: str, noun: Noun) -> dict[str, Any]:

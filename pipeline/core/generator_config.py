@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.core.config_loading import PRESETS, apply_overrides, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
@@ -13,6 +14,15 @@ from pipeline.core.frozen import Frozen
 GENERATORS = PRESETS / "generators"
 TRAINING = "training.json"
 """The record of its training that lies in a generator's directory."""
+
+Channels = Annotated[int, Field(ge=1)]
+
+
+def _check_divides(name: str, divisor: int, of: str, numbers: Iterable[int]) -> None:
+    """Raise `ValueError` at the first number that a count of groups or heads does not divide."""
+    for number in numbers:
+        if number % divisor:
+            raise ValueError(f"{of} {number} is no multiple of {name} {divisor}; change one of them")
 
 
 class TextConfig(Frozen):
@@ -27,11 +37,16 @@ class TextConfig(Frozen):
     num_heads: int = Field(4, ge=1)
     """Attention heads."""
 
+    @model_validator(mode="after")
+    def _divides(self) -> TextConfig:
+        _check_divides("num_heads", self.num_heads, "hidden_size", [self.hidden_size])
+        return self
+
 
 class VaeConfig(Frozen):
     """Autoencoder from 32x32x3 to 8x8x`latent_channels`, and its training."""
 
-    block_out_channels: tuple[int, int, int] = (16, 32, 64)
+    block_out_channels: tuple[Channels, Channels, Channels] = (16, 32, 64)
     """Channels at 32x32, 16x16 and 8x8."""
     norm_num_groups: int = Field(8, ge=1)
     """Groups of every group norm."""
@@ -50,11 +65,16 @@ class VaeConfig(Frozen):
     gradient_weight: float = Field(0.5, ge=0)
     """Of the L1 loss on horizontal and vertical differences: it keeps the garments' texture."""
 
+    @model_validator(mode="after")
+    def _divides(self) -> VaeConfig:
+        _check_divides("norm_num_groups", self.norm_num_groups, "channels", self.block_out_channels)
+        return self
+
 
 class UnetConfig(Frozen):
     """UNet in the latents, and the training of it and the text encoder."""
 
-    block_out_channels: tuple[int, int, int] = (48, 96, 192)
+    block_out_channels: tuple[Channels, Channels, Channels] = (48, 96, 192)
     """Channels at 8x8, 4x4 and 2x2 latents."""
     norm_num_groups: int = Field(16, ge=1)
     """Groups of every group norm."""
@@ -77,17 +97,23 @@ class UnetConfig(Frozen):
     caption_dropout: float = Field(0.1, ge=0, le=1)
     """Share of images whose caption is empty, for classifier-free guidance."""
 
+    @model_validator(mode="after")
+    def _divides(self) -> UnetConfig:
+        _check_divides("norm_num_groups", self.norm_num_groups, "channels", self.block_out_channels)
+        _check_divides("num_heads", self.num_heads, "channels", self.block_out_channels[1:])  # the first has no heads
+        return self
+
 
 class GeneratorConfig(Frozen):
     """The whole training."""
 
     classes: str = "fashion_mnist"
     """Class table whose label order is that of the images."""
-    templates: tuple[str, ...] = ("c", "c, h_c", "c, d_c", "c, h_c inside b")
+    templates: tuple[str, ...] = Field(("c", "c, h_c", "c, d_c", "c, h_c inside b"), min_length=1)
     """Recipes that captions are rendered with, all equally often."""
     backgrounds: str = "places365"
     """Background table."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Of every random choice."""
     num_threads: int = Field(3, ge=1)
     """Slices of every batch that are computed at the same time."""

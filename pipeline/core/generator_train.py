@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.captions import Captions
 from pipeline.core.datasets import load_fashion_mnist
+from pipeline.core.errors import InputError
 from pipeline.core.generator_config import GeneratorConfig
-from pipeline.core.generator_export import export_pipeline
+from pipeline.core.generator_export import check_out, export_pipeline
 from pipeline.core.generator_state import claim_work_dir
 from pipeline.core.generator_text import CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
@@ -55,18 +56,31 @@ def train_generator(
         The record, as in `training.json` of the directory.
 
     Raises:
-        InputError: no data, an unknown table or template, or `work_dir` belongs to another config.
+        InputError: no data, an unknown table or template, a table of more or fewer classes than the images have,
+            `work_dir` belongs to another config, or `out_dir` holds what is no model.
         WorkError: the directory would be larger than 25 MB.
     """
-    claim_work_dir(work_dir, config)
+    work_dir, out_dir = work_dir.resolve(), out_dir.resolve()
+    check_out(out_dir, work_dir)
     torch.set_num_threads(1)  # the parallel parts have threads of their own
     images, label_bytes = load_fashion_mnist(data_dir, "train")
     train = padded_images(images)
     labels = torch.from_numpy(label_bytes).long()
     captions = Captions.of(config)
+    if (in_images := int(labels.max()) + 1) != len(captions.by_class):
+        raise InputError(
+            f"classes={config.classes!r} has {len(captions.by_class)} classes, and the images have {in_images} labels; "
+            "give a table in the order of the labels, e.g. fashion_mnist"
+        )
     tokenizer = train_tokenizer(captions.texts(), config.text.vocabulary_size)
     sampler = CaptionSampler(captions, tokenizer, config.unet.caption_dropout)
+    torch.manual_seed(config.seed)
+    denoiser = Denoiser(  # made before the autoencoder is trained: what cannot be built is told before the hours
+        build_unet(config.unet, config.vae.latent_channels, config.text.hidden_size),
+        build_text_encoder(config.text, tokenizer),
+    )
 
+    claim_work_dir(work_dir, config)  # not before: a config that is refused would claim it
     vae, vae_result = train_vae(
         config.vae,
         train,
@@ -81,11 +95,6 @@ def train_generator(
     psnr_db = reconstruction_psnr_db(vae, test)
     log(f"autoencoder: {psnr_db:.2f} dB on the test split")
 
-    torch.manual_seed(config.seed)
-    denoiser = Denoiser(
-        build_unet(config.unet, config.vae.latent_channels, config.text.hidden_size),
-        build_text_encoder(config.text, tokenizer),
-    )
     trainer = UnetTrainer(
         config.unet, denoiser, latents, labels, sampler, seed=config.seed, num_threads=config.num_threads
     )

@@ -17,6 +17,7 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditio
 from torch import nn
 from transformers import CLIPTextModel
 
+from pipeline.core.errors import InputError
 from pipeline.core.generator_config import UnetConfig
 from pipeline.core.generator_parallel import ParallelGradients
 from pipeline.core.generator_state import load_state, save_state
@@ -146,12 +147,27 @@ class UnetTrainer:
 
     def save(self, path: Path) -> None:
         """Keep everything that `load` needs to go on as if nothing had happened."""
-        save_state(path, self._parts(), {"step": self.step, "loss": self.mean_loss, "seconds": self.seconds})
+        progress = {"step": self.step, "loss": self.mean_loss, "seconds": self.seconds}
+        save_state(path, self._parts(), {**progress, "num_steps": self.config.num_steps})
 
     def load(self, path: Path) -> None:
-        """Go on from a file of `save`; without the file, from the beginning."""
+        """Go on from a file of `save`; without the file, from the beginning.
+
+        Raises:
+            InputError: it is damaged, or `num_steps` is another one and a step of either cooldown is made already: its
+                rate would not be the one that the config tells.
+        """
         progress = load_state(path, self._parts())
         self.step = int(progress.get("step", 0))
+        wanted = self.config.num_steps
+        before = int(progress.get("num_steps", wanted))  # states of the first version do not say
+        cooldown_start = (1 - self.config.cooldown_fraction) * min(before, wanted)
+        if before != wanted and self.step > cooldown_start:
+            raise InputError(
+                f"{str(path)!r} holds {self.step} steps towards unet.num_steps={before}; {wanted} instead could be "
+                f"taken only up to the cooldown's start, step {int(cooldown_start)}; go on with "
+                f"unet.num_steps={before}, or give another --work"
+            )
         self.mean_loss = progress.get("loss", 0.0)
         self.seconds = progress.get("seconds", 0.0)
 
@@ -169,6 +185,9 @@ class UnetTrainer:
             checkpoint_every_s: seconds between saved states.
             on_checkpoint: called after each saved state, the last one included.
             log: gets progress lines.
+
+        Raises:
+            InputError: `state_file` cannot be gone on from, see `load`.
         """
         self.load(state_file)
         last = saved = time.monotonic()

@@ -12,10 +12,12 @@ import io
 import os
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ DEBIAN_PACKAGE = "wordnet-base"
 DEBIAN_DIRECTORY = Path("/usr/share/wordnet")
 WNID = re.compile(r"n[0-9]{8}")
 SYNSET_NAME = re.compile(r"\S+\.[nvars]\.[0-9]{1,3}")
+_DAMAGE = (AssertionError, EOFError, LookupError, OSError, StopIteration, ValueError)
+UNREADABLE = (*_DAMAGE, WordNetError, zipfile.BadZipFile, zlib.error)
+"""What NLTK raises when it reads other files, or damaged ones."""
 
 # Lexicographer files by number, from WordNet's manual page lexnames(5WN).
 _LEXNAMES = [
@@ -77,22 +82,51 @@ class _Reader(WordNetCorpusReader):  # type: ignore[misc]  # NLTK has no types
     def map_wn(self, version: str = "wordnet") -> None:
         """No mapping to other WordNets: it would read index.sense, which neither Debian's package nor we need."""
 
+    @cached_property
+    def noun_offsets(self) -> frozenset[int]:
+        """Where index.noun says that a line of data.noun begins."""
+        return frozenset(offset for parts in self._lemma_pos_offset_map.values() for offset in parts.get("n", ()))
+
+    def noun_line(self, offset: int) -> str:
+        """The line of data.noun at an offset, through NLTK's own open file: in a zip, another one unpacks it anew."""
+        file = self._data_file("n")
+        file.seek(offset)
+        return str(file.readline())
+
+    def check_whole(self) -> None:
+        """Raise `ValueError` when the last line of data.noun that index.noun names is not there."""
+        last = max(self.noun_offsets, default=0)
+        line = self.noun_line(last)
+        if not (line.startswith(f"{last:08d} ") and line.endswith("\n")):
+            raise ValueError("data.noun is cut")
+
+    def synset_from_pos_and_offset(self, pos: str, offset: int) -> Any:
+        """What NLTK finds all synsets with; it would give None for a line that is not there, and stumble over it."""
+        try:
+            with _quiet():
+                found = super().synset_from_pos_and_offset(pos, offset)
+        except UNREADABLE:
+            found = None
+        if found is None:
+            raise InputError(
+                f"WordNet in {str(self.root)!r} is damaged at {pos}{offset:08d}; mend it, or remove it and {_mend()}"
+            )
+        return found
+
 
 class WordNet:
     """Nouns of an opened WordNet 3.0."""
 
-    def __init__(self, reader: WordNetCorpusReader) -> None:
+    def __init__(self, reader: _Reader) -> None:
         self._reader = reader
 
     def by_wnid(self, wnid: str) -> Noun:
         """The noun of a WNID such as `n02774152`. Raises `InputError` when there is none."""
-        with _quiet():
-            found = self._reader.synset_from_pos_and_offset("n", int(wnid[1:])) if WNID.fullmatch(wnid) else None
-        if found is None:
+        if not WNID.fullmatch(wnid) or int(wnid[1:]) not in self._reader.noun_offsets:
             raise InputError(
                 f"WNID {wnid!r} is no noun of WordNet {VERSION}; check its 8 digits (n02774152 is a handbag)"
             )
-        return _noun(found)
+        return _noun(self._reader.synset_from_pos_and_offset("n", int(wnid[1:])))
 
     def by_synset_name(self, name: str) -> Noun:
         """The noun of a synset name such as `bag.n.04`. Raises `InputError` when there is none."""
@@ -142,9 +176,7 @@ class WordNet:
         """
         synset = self._reader.synset(noun.synset)
         found = {h.offset(): _noun(h) for h in synset.hypernyms() or synset.instance_hypernyms()}
-        with self._reader.open("data.noun") as file:
-            file.seek(int(noun.wnid[1:]))
-            columns = file.readline().split("|")[0].split()
+        columns = self._reader.noun_line(int(noun.wnid[1:])).split("|")[0].split()
         order = [int(offset) for symbol, offset in pairwise(columns) if symbol in ("@", "@i")]
         return [found[offset] for offset in order if offset in found]
 
@@ -157,7 +189,11 @@ class WordNet:
 
 @cache
 def open_wordnet() -> WordNet:
-    """WordNet 3.0, read once per process (1.5 s). Raises `InputError` when it is not found or is another version."""
+    """WordNet 3.0, read once per process (1.5 s).
+
+    Raises:
+        InputError: it is not found, is damaged or is another version.
+    """
     folder = find_wordnet()
     if isinstance(folder, Path) and str(folder) not in nltk.data.path:
         nltk.data.path.append(str(folder))  # NLTK reads nothing outside its data path
@@ -165,8 +201,13 @@ def open_wordnet() -> WordNet:
         with _quiet():
             reader = _Reader(folder if not isinstance(folder, Path) else str(folder), None)
         version = reader.get_version()
-    except (OSError, ValueError, WordNetError) as error:
-        raise InputError(f"WordNet in {str(folder)!r} cannot be read: {error}; {_mend()}") from error
+        if version == VERSION:
+            reader.check_whole()
+    except UNREADABLE as error:
+        why = str(error) or type(error).__name__
+        raise InputError(
+            f"WordNet in {str(folder)!r} cannot be read: {why}; mend it, or remove it and {_mend()}"
+        ) from error
     if version != VERSION:
         raise InputError(f"{str(folder)!r} holds WordNet {version}, whose WNIDs differ from {VERSION}; {_mend()}")
     return WordNet(reader)
@@ -176,7 +217,8 @@ def find_wordnet() -> Path | nltk.data.PathPointer:
     """The folder with WordNet's data.noun and index.noun (a pointer into NLTK's zip is one too), fetched if need be.
 
     Raises:
-        InputError: no place has it; the message says what to do. A wrong SYNTHCLONES_WORDNET is never passed over.
+        InputError: no place has it; the message says what to do. A wrong SYNTHCLONES_WORDNET is never passed over, nor
+            a damaged zip of NLTK's.
     """
     if chosen := os.environ.get(WORDNET_VARIABLE):
         if not _is_wordnet(Path(chosen)):
@@ -187,6 +229,11 @@ def find_wordnet() -> Path | nltk.data.PathPointer:
             return nltk.data.find(name)
         except LookupError:
             continue
+        except zipfile.BadZipFile as error:
+            zips = [str(path) for place in nltk.data.path if (path := Path(place, "corpora/wordnet.zip")).is_file()]
+            raise InputError(
+                f"{' or '.join(zips)} is damaged ({error}); mend it, or remove it and {_mend()}"
+            ) from error
     unpacked_root = cache_directory() / "wordnet"
     unpacked = unpacked_root / DEBIAN_DIRECTORY.relative_to("/")
     for folder in (DEBIAN_DIRECTORY, unpacked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,9 @@ def test_an_entry_names_a_class(wordnet: WordNet, entry: str, name: str, synset:
         ("x=n00000000", "no noun"),
         ("x=bag.n.99", "9 noun sense"),
         ("\udcff=4", "not UTF-8"),
+        ("n01440764 tench, Tinca tinca", "only n01440764, or NAME=n01440764"),
+        ("n01440764\ttench", "only n01440764, or NAME=n01440764"),
+        ("n01440764,tench", "only n01440764, or NAME=n01440764"),
     ],
 )
 def test_a_wrong_entry_is_an_error(wordnet: WordNet, entry: str, message: str) -> None:
@@ -73,6 +77,19 @@ def test_every_problem_is_told_at_once(wordnet: WordNet) -> None:
     assert "'sandall' is not a noun" in message
     assert "'bag' has several senses" in message
     assert "'sandal.n.01' is n04133789 (sandal.n.01), as 'sandal' is" in message
+
+
+def test_a_list_of_mistakes_ends_after_twenty(wordnet: WordNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def count(word: str, *_: object, **__: object) -> list[str]:
+        asked.append(word)  # each takes a third of a second
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", count)
+    with pytest.raises(InputError, match=r"'word0x' is not a noun.*'word19x' is not a noun.*… and 180 entries more"):
+        build_class_table(wordnet, ["sandal", *(f"word{number}x" for number in range(200))], "test")
+    assert len(asked) == 20
 
 
 def test_no_entries_is_an_error(wordnet: WordNet) -> None:

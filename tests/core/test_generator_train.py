@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline
 import pipeline
 from pipeline.core import generator_export, generator_train
 from pipeline.core.captions import Captions
+from pipeline.core.classes import ClassTable, class_table_bytes, load_class_table
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.generator_config import load_generator_config
 from pipeline.core.generator_text import CONTEXT_LENGTH
@@ -61,10 +62,74 @@ def test_a_training_makes_a_directory_that_draws(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few_images")
 def test_a_second_run_goes_on_and_may_only_move_the_end(tmp_path: Path) -> None:
-    train(tmp_path)
-    assert train(tmp_path, "unet.num_steps=3")["unet"]["steps"] == 3
+    constant = "unet.cooldown_fraction=0"
+    train(tmp_path, constant)
+    assert train(tmp_path, constant, "unet.num_steps=3")["unet"]["steps"] == 3
     with pytest.raises(InputError, match="another training"):
-        train(tmp_path, "seed=1")
+        train(tmp_path, constant, "seed=1")
+
+
+@pytest.mark.parametrize(
+    ("work", "out", "message"),
+    [
+        ("runs/generator", "runs", "--work"),
+        ("work", "work", "--work"),
+        ("work", "runs", "holds other things"),
+        ("work", "here", "the current folder"),
+        ("work", "runs/note.txt", "is no folder"),
+        ("work", "runs/note.txt/model", "is no folder"),
+        ("runs/note.txt/work", "out", "--work .* is no folder"),
+    ],
+)
+@pytest.mark.usefixtures("few_images")
+def test_nothing_but_an_earlier_model_is_ever_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: str, out: str, message: str
+) -> None:
+    for folder in ("runs/images", "runs/generator", "here"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("runs/images/shard.parquet", "runs/training.json", "runs/note.txt"):
+        (tmp_path / name).write_text("mine")
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        train_generator(
+            load_generator_config("fashion", TINY), None, Path("..", work), Path("..", out), "", log=lambda _: None
+        )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("few_images")
+def test_the_model_may_lie_in_the_work_folder_and_leaves_its_neighbours_alone(tmp_path: Path) -> None:
+    out, neighbours = tmp_path / "model", (tmp_path / "model.old", tmp_path / "model.new")
+    for folder in (out, *neighbours):
+        folder.mkdir()
+    config = load_generator_config("fashion", TINY)
+    train_generator(config, None, tmp_path, out, "", log=lambda _: None)
+    assert (tmp_path / "unet.pt").exists() and (out / "model_index.json").exists()
+    assert all(folder.exists() for folder in neighbours)
+
+
+@pytest.mark.parametrize("table", ["imagenet100", "five.parquet"])
+@pytest.mark.usefixtures("few_images")
+def test_a_table_of_other_classes_than_the_images_is_refused(tmp_path: Path, table: str) -> None:
+    five = ClassTable(load_class_table("fashion_mnist").rows[:5], "test")
+    (tmp_path / "five.parquet").write_bytes(class_table_bytes(five))
+    with pytest.raises(InputError, match=r"has (5|100) classes.* 10 labels"):
+        train(tmp_path, f"classes={tmp_path / table if '.' in table else table}")
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.usefixtures("few_images")
+def test_what_cannot_be_built_is_told_before_the_autoencoder_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such UNet")
+
+    monkeypatch.setattr(generator_train, "build_unet", refuse)
+    with pytest.raises(ValueError, match="no such UNet"):
+        train(tmp_path)
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.usefixtures("few_images")

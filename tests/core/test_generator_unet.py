@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline.core.captions import Captions
+from pipeline.core.errors import InputError
 from pipeline.core.generator_config import GeneratorConfig, TextConfig, UnetConfig
 from pipeline.core.generator_text import CaptionSampler, build_text_encoder, train_tokenizer
 from pipeline.core.generator_unet import Denoiser, UnetTrainer, build_unet
@@ -52,6 +53,30 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) ->
     assert second.step == 6
     for left, right in zip(whole.average.parameters(), second.average.parameters(), strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "step", "new", "moves"),
+    [
+        (40, 28, 60, True),
+        (60, 28, 40, True),
+        (40, 29, 60, False),
+        (60, 29, 40, False),
+        (40, 40, 41, False),
+        (40, 40, 30, False),
+        (40, 40, 40, True),
+    ],
+)
+def test_the_end_moves_only_before_the_cooldown(tmp_path: Path, old: int, step: int, new: int, moves: bool) -> None:
+    first, second = new_trainer(old), new_trainer(new)
+    first.step = step
+    first.save(tmp_path / "unet.pt")
+    if moves:
+        second.load(tmp_path / "unet.pt")
+        assert second.step == step
+    else:
+        with pytest.raises(InputError, match=f"unet.num_steps={old}"):
+            second.load(tmp_path / "unet.pt")
 
 
 def test_every_weight_gets_a_gradient() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nltk.data
@@ -12,6 +13,8 @@ import pytest
 from pipeline.core import wordnet as wordnet_module
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.wordnet import WordNet, find_wordnet, open_wordnet
+
+FILES = {name for part in ("adj", "adv", "noun", "verb") for name in (f"data.{part}", f"index.{part}", f"{part}.exc")}
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +152,14 @@ def test_the_archive_is_asked_for_the_package(nowhere: Path, monkeypatch: pytest
     assert str(folder).startswith(str(nowhere))
 
 
+@pytest.fixture
+def opened_anew() -> Iterator[None]:
+    open_wordnet.cache_clear()
+    yield
+    open_wordnet.cache_clear()
+
+
+@pytest.mark.usefixtures("opened_anew")
 @pytest.mark.parametrize(
     ("content", "message"),
     [("  1 WordNet 2.1 Copyright 2005\n", "holds WordNet 2.1"), ("", "holds WordNet None"), (None, "cannot be read")],
@@ -157,40 +168,94 @@ def test_other_data_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, message: str
 ) -> None:
     """NLTK reads the version from data.adj."""
-    for name in ("index.adj", "index.adv", "index.noun", "index.verb", "data.adv", "data.noun", "data.verb"):
+    for name in FILES - {"data.adj"}:
         (tmp_path / name).touch()
-    for part in ("adj", "adv", "noun", "verb"):
-        (tmp_path / f"{part}.exc").touch()
     if content is not None:
         (tmp_path / "data.adj").write_text(content)
     monkeypatch.setenv("SYNTHCLONES_WORDNET", str(tmp_path))
-    open_wordnet.cache_clear()
-    try:
-        with pytest.raises(InputError, match=message):
-            open_wordnet()
-    finally:
-        open_wordnet.cache_clear()
+    with pytest.raises(InputError, match=message):
+        open_wordnet()
 
 
+def copy_of_wordnet(folder: Path) -> None:
+    source = find_wordnet()
+    assert isinstance(source, Path)
+    folder.mkdir(parents=True)
+    for name in FILES:
+        shutil.copy(source / name, folder)
+
+
+@pytest.mark.usefixtures("opened_anew")
 @pytest.mark.parametrize("zipped", [False, True])
 def test_nltks_own_corpus_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, zipped: bool) -> None:
     monkeypatch.delenv("SYNTHCLONES_WORDNET", raising=False)
     monkeypatch.setattr(nltk.data, "path", [])
-    source = find_wordnet()
-    assert isinstance(source, Path)
     corpora = tmp_path / "nltk_data/corpora"
-    shutil.copytree(source, corpora / "wordnet", ignore=lambda _, names: [name for name in names if "." not in name])
+    copy_of_wordnet(corpora / "wordnet")
     if zipped:
         with zipfile.ZipFile(corpora / "wordnet.zip", "w") as archive:
             for file in (corpora / "wordnet").iterdir():
                 archive.write(file, f"wordnet/{file.name}")
         shutil.rmtree(corpora / "wordnet")
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk_data")])
-    open_wordnet.cache_clear()
-    try:
-        assert "nltk_data" in str(find_wordnet())
-        wordnet = open_wordnet()
-        parents = wordnet.hypernyms(wordnet.by_word("Golden Gate Bridge"))
-        assert [parent.lemmas for parent in parents] == [["suspension bridge"]]
-    finally:
-        open_wordnet.cache_clear()
+    read: list[str] = []
+    whole_open = wordnet_module._Reader.open
+    monkeypatch.setattr(
+        wordnet_module._Reader, "open", lambda self, name: (read.append(name), whole_open(self, name))[1]
+    )
+    assert "nltk_data" in str(find_wordnet())
+    wordnet = open_wordnet()
+    for bridge in (wordnet.by_word("Golden Gate Bridge"), wordnet.by_word("Brooklyn Bridge")):
+        assert [parent.lemmas for parent in wordnet.hypernyms(bridge)] == [["suspension bridge"]]
+    assert read.count("data.noun") == 1  # in a zip, each time unpacks it whole
+
+
+@pytest.mark.usefixtures("opened_anew")
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_zip_of_nltks_is_one_line(nowhere: Path, monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
+    archive = nowhere / "corpora/wordnet.zip"
+    archive.parent.mkdir(parents=True)
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in FILES:
+            file.writestr(f"wordnet/{name}", "  1 WordNet 3.0 Copyright 2006\n" * 10)
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2] if cut else content.replace(b"Copyright", b"Copywrong"))
+    monkeypatch.setattr(nltk.data, "path", [str(nowhere)])
+    with pytest.raises(InputError, match=r"wordnet\.zip.*(damaged|cannot be read).*install Debian's package"):
+        open_wordnet()
+
+
+@pytest.mark.usefixtures("opened_anew")
+@pytest.mark.parametrize("name", ["data.noun", "index.noun"])
+def test_a_cut_file_is_found_when_wordnet_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    copy_of_wordnet(tmp_path / "dict")
+    path = tmp_path / "dict" / name
+    path.write_bytes(path.read_bytes()[:1_000_013])
+    monkeypatch.setenv("SYNTHCLONES_WORDNET", str(tmp_path / "dict"))
+    with pytest.raises(InputError, match=r"dict' (is damaged|cannot be read)"):
+        open_wordnet()
+
+
+@pytest.mark.usefixtures("opened_anew")
+@pytest.mark.filterwarnings("error")
+def test_a_hole_in_the_data_is_an_error_at_its_nouns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy_of_wordnet(tmp_path / "dict")
+    with (tmp_path / "dict/data.noun").open("r+b") as file:
+        file.seek(2774152 - 100)
+        file.write(b"\0" * 200)
+        file.seek(4133789 + 30)  # the line of sandal.n.01, whose offset stays
+        file.write(b" " * 60)
+    monkeypatch.setenv("SYNTHCLONES_WORDNET", str(tmp_path / "dict"))
+    damaged = open_wordnet()
+    calls = [
+        lambda: damaged.by_wnid("n02774152"),
+        lambda: damaged.by_synset_name("bag.n.04"),
+        lambda: damaged.by_word("handbag"),
+        lambda: damaged.by_wnid("n04133789"),
+        lambda: damaged.by_synset_name("sandal.n.01"),
+        lambda: damaged.by_word("sandal"),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="is damaged"):
+            call()
+    assert damaged.by_word("zebra").synset == "zebra.n.01"

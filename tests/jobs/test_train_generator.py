@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY, Cli
+
 TINY = (
     "text.hidden_size=16",
     "text.num_layers=1",
@@ -44,6 +46,8 @@ def test_the_command_trains_on_the_real_images_and_writes_the_directory(tmp_path
         (("--set", "vae.learning_rate=-1"), ("vae.learning_rate",)),
         (("--preset", "nothing"), ("'nothing' is unknown", "fashion")),
         (("--data-dir", "/nowhere"), ("/nowhere",)),
+        (("--set", "vae.norm_num_groups=3"), ("vae: ", "channels 16", "norm_num_groups")),
+        (("--set", "seed=99999999999999999999"), ("seed",)),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
@@ -54,3 +58,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     (line,) = done.stderr.splitlines()
     assert all(word in line for word in words), line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_a_uri_is_refused(tmp_path: Path, here: Cli, option: str) -> None:
+    places = {"--out": tmp_path / "out", "--work": tmp_path / "work", option: "s3://bucket/model"}
+    words = [word for pair in places.items() for word in pair]
+    done = here("jobs.train_generator", *words, "--data-dir", "/nowhere")
+    done.check_error(2, f"{option} 's3://bucket/model' is a URI", "the path of a disk that all nodes share")
+    assert not (REPOSITORY / "s3:").exists() and not list(tmp_path.iterdir())
