@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -45,6 +46,20 @@ def file_sha256(path: Path) -> str:
         for part in iter(lambda: file.read(1 << 20), b""):
             digest.update(part)
     return digest.hexdigest()
+
+
+def kept_sha256(path: Path) -> str:
+    """`file_sha256` of a large file that is opened often: read once, and again when its size or time changes.
+
+    Raises `OSError`.
+    """
+    about = path.stat()
+    return _sha256_at(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_at(path: Path, _size: int, _mtime_ns: int) -> str:
+    return file_sha256(path)
 
 
 def file_marks(files: Sequence[Path]) -> list[list[int | str]]:
