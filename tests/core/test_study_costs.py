@@ -21,6 +21,7 @@ def priced(config: RunConfig) -> Mapping[str, Any]:
     return {
         "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
         "wall_hours": cost / 2, "gpus": 8, "gpus_at_work": 2, "actors": 2, "useful_actors": 8,
+        "pool_setting": "generate.num_actors",
         "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
         "train_gpu_hours": 3 * cost, "train_speed_source": "guessed too",
     }  # fmt: skip
