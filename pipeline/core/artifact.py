@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,7 +60,7 @@ class Store:
             return cls(str(_local_root(root)))
         if (scheme := root.partition("://")[0]) not in REMOTE_SCHEMES:
             raise InputError(f"--root {root!r}: no storage is called {scheme}://; give a local path or s3://, gs://")
-        if not urlsplit(root).netloc:
+        if not _split_uri(root).netloc:
             raise InputError(f"--root {root!r} names no bucket, e.g. {scheme}://bucket/prefix; is a variable empty?")
         store = cls(root.rstrip("/"))
         try:
@@ -241,9 +241,17 @@ class Store:
             ) from error
 
 
+def _split_uri(root: str) -> SplitResult:
+    """The parts of a root that is a URI. Raises `InputError` when it is none, e.g. with a bracket in the bucket."""
+    try:
+        return urlsplit(root)
+    except ValueError as error:
+        raise InputError(f"--root {root!r} cannot be opened: {_reason(error)}; {_MEND_ROOT}") from error
+
+
 def _path_of_file_uri(root: str) -> str:
     """The path of `file:///path`. Raises `InputError` when the URI names another machine."""
-    parts = urlsplit(root)
+    parts = _split_uri(root)
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise InputError(f"--root {root!r} is no file on this machine; give file:///path or just /path")
     return unquote(parts.path)

@@ -145,6 +145,11 @@ class GenerateConfig(Frozen):
             raise ValueError("device is cuda but num_gpus_per_actor is 0; give e.g. num_gpus_per_actor: 1")
         return self
 
+    @property
+    def pool_bound(self) -> Literal["num_actors", "max_actors"]:
+        """The field that says how many actors the pool may have: raised, it makes the pool larger."""
+        return "num_actors" if self.max_actors is None else "max_actors"
+
     def largest_pool(self, shards: int) -> int:
         """Actors of the pool at its upper bound: no more than there are shards to make."""
         return min(self.max_actors or self.num_actors, shards)

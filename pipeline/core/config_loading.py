@@ -16,7 +16,8 @@ from pipeline.core.errors import InputError
 
 M = TypeVar("M", bound=BaseModel)
 PRESETS = Path(__file__).parent.parent / "presets"
-_FLOW_OR_QUOTED = ('"', "'", "[", "{")
+_ENCLOSED = ('"', "'", "[", "{", "|", ">")
+"""Where YAML opens with one of these, it says itself where text ends; `|` and `>` are blocks of lines."""
 _COMMENT = re.compile(r"(^|\s)#")
 
 
@@ -111,9 +112,9 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         value = _parse_yaml(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         return keys, raw  # e.g. a template that opens with `{`: keep the text
-    if plain.startswith(_FLOW_OR_QUOTED):
+    if plain.startswith(_ENCLOSED):
         return keys, value
-    if isinstance(value, str) or _COMMENT.search(plain):
+    if _COMMENT.search(plain):
         return keys, plain
     return keys, _Unquoted(value) if isinstance(value, dict) else value
 

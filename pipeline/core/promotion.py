@@ -20,16 +20,14 @@ DECISIVE = ("classes", "images_per_class", "recipe", "train")
 
 
 def lasting(words: Sequence[str]) -> dict[str, Any]:
-    """What a sweep's `base` words say beyond the budget of a trial, as nested values of a run.
+    """What a sweep's `base` words say of what a trial was, less its budget, as nested values of a run.
 
-    The budget is `images_per_class`, `generate.…`, the epochs and where and how is trained. `train.data=mixed`, say,
-    is none: a trial without it is another trial.
+    The budget is `images_per_class`, the epochs and where and how is trained. `train.data=mixed`, say, is none: a
+    trial without it is another trial. What decides nothing, e.g. `evaluate.test_set`, is for the promotion to say.
     """
     values = apply_overrides({}, words)
-    kept = {key: value for key, value in values.items() if key not in ("generate", "images_per_class")}
-    if "train" in kept:
-        kept["train"] = {key: value for key, value in kept["train"].items() if key not in BUDGET}
-    return kept
+    kept = {key: value for key, value in values.items() if key in DECISIVE and key != "images_per_class"}
+    return _without_budget(kept)
 
 
 def full_config(sweep: SweepConfig, base: RunConfig, point: dict[str, Any]) -> RunConfig:
@@ -61,5 +59,11 @@ def check_same_settings(searched: RunConfig, given: RunConfig, name: str) -> Non
 
 
 def _decisive(config: RunConfig) -> dict[str, Any]:
-    values = config.model_dump(mode="json", include=set(DECISIVE))
+    return _without_budget(config.model_dump(mode="json", include=set(DECISIVE)))
+
+
+def _without_budget(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values of a run with the fields of `BUDGET` left out of its training, if they hold one."""
+    if "train" not in values:
+        return values
     return {**values, "train": {key: value for key, value in values["train"].items() if key not in BUDGET}}

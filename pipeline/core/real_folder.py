@@ -14,7 +14,7 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
 from pipeline.core.image_folders import images_in, part_of
-from pipeline.core.user_files import file_marks, user_path
+from pipeline.core.user_files import user_path
 
 _SHOWN = 5  # classes named in an error
 
@@ -28,7 +28,8 @@ class RealFolder:
         files: index-major like the rows of an image set: the first of every class, then the second of every class.
         labels: int64 [N], in the class table's order.
         fewer: WNID -> how many, of classes with fewer than `images_per_class`.
-        fingerprint: sha256 of the files' names and `file_marks`, 64 hex digits.
+        fingerprint: sha256 of the files' names and sizes, 64 hex digits. Finished models lie under
+            it, so content is no part of it as it is of a test set's.
     """
 
     where: str
@@ -79,9 +80,7 @@ def _open(where: str, wnids: tuple[str, ...], images_per_class: int, fewest: int
         files=files,
         labels=np.array([label for _, label in pairs], np.int64),
         fewer={wnid: count for wnid, count in counts.items() if count < images_per_class},
-        fingerprint=content_hash(
-            [[str(path.relative_to(root)), *mark] for path, mark in zip(files, file_marks(files), strict=True)]
-        ),
+        fingerprint=content_hash([[str(path.relative_to(root)), path.stat().st_size] for path in files]),
     )
 
 

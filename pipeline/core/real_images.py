@@ -22,7 +22,7 @@ from pipeline.core.identity import content_hash
 from pipeline.core.image_folders import list_images
 from pipeline.core.parquet_images import ParquetRows, of_one_split, parquet_files
 from pipeline.core.test_sets import FASHION_MNIST, SetSpec, known_sets
-from pipeline.core.user_files import file_marks, file_sha256, user_path
+from pipeline.core.user_files import file_marks, kept_sha256, user_path
 
 NO_CLASS = -1
 """Label of an image that shows none of the classes."""
@@ -176,7 +176,7 @@ def _from_folder(spec: SetSpec, where: str, root: Path, classes: ClassTable) -> 
 def _from_parquet(spec: SetSpec, where: str, every_file: Sequence[Path], classes: ClassTable) -> LabelledImages:
     files, other_files = of_one_split(every_file)
     rows = ParquetRows(files)
-    names = [[path.name, file_sha256(path)] for path in files]
+    names = [[path.name, kept_sha256(path)] for path in files]
     if spec.metric == "anomaly":
         if not rows.total:
             raise InputError(f"test set {where!r} holds no images; fill it")

@@ -153,7 +153,7 @@ def on_gpus(plan: Mapping[str, Any]) -> str:
     if busy == gpus:
         return f"{gpus} GPUs"
     more = plan["useful_actors"]
-    mend = f"--set generate.num_actors={more} takes more" if more > plan["actors"] else "it has no more shards"
+    mend = f"--set {plan['pool_setting']}={more} takes more" if more > plan["actors"] else "it has no more shards"
     return f"{busy} of {gpus} GPUs ({mend})"
 
 
@@ -206,6 +206,7 @@ def plan_run(
         "gpus": cluster.gpus,
         "gpus_at_work": busy,
         "actors": config.generate.largest_pool(shards),
+        "pool_setting": f"generate.{config.generate.pool_bound}",
         "useful_actors": min(shards, int(cluster.gpus / (config.generate.num_gpus_per_actor or 1))),
         "gpu_hours": gpu_hours,
         "wall_hours": gpu_hours / busy,

@@ -39,13 +39,16 @@ def study_costs(plan: StudyPlan, plan_run: PlanRun) -> list[dict[str, Any]]:
 def total_costs(plan: StudyPlan, plan_run: PlanRun) -> dict[str, Any]:
     """Images, GB, GPU hours and USD of all distinct image sets of a study, hours by the clock on the GPUs that the
     smallest pool takes, GPU hours of all its trainings but the real twins', and where the speeds come from.
+
+    `gpus` is None where no images are made, as with real twins alone.
     """
     planned = [plan_run(config) for config in plan.image_sets()]
     speeds = {f"{found['images_per_s_per_gpu']:.3g} images/s per GPU ({found['speed_source']})": 0 for found in planned}
     sums = {
         key: sum(found[key] for found in planned) for key in ("images", "stored_gb", "gpu_hours", "wall_hours", "usd")
     }
-    gpus = on_gpus(min(planned, key=lambda found: found["gpus_at_work"]))
+    smallest = min(planned, key=lambda found: found["gpus_at_work"], default=None)
+    gpus = None if smallest is None else on_gpus(smallest)
     trained = [plan_run(cell.config) for cell in plan.cells if not cell.is_real]
     hours = [found["train_gpu_hours"] for found in trained]
     known = None if None in hours else sum(hours) * len(plan.seeds)
@@ -71,6 +74,8 @@ def costs_markdown(rows: list[dict[str, Any]], total: Mapping[str, Any]) -> str:
         text.append(table_row([row["setting"], *numbers, *training, row["paper"]]))
     made = f"{total['images']:,.0f} images, {total['stored_gb']:,.0f} GB, {total['gpu_hours']:,.0f} GPU hours"
     text += ["", f"All image sets together, shared ones once: {made}, ${total['usd']:,.0f}."]
+    if total["gpus"] is None:
+        return "\n".join(text)
     text.append(f"One set after the other on {total['gpus']}: {total['wall_hours']:,.0f} hours by the clock.")
     text.append(f"Speed: {'; '.join(total['speeds'])}.")
     if total["train_gpu_hours"] is not None:

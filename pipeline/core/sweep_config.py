@@ -52,11 +52,13 @@ class Domain(Frozen):
             raise ValueError("loguniform needs bounds above 0")
         if self.step is not None and self.uniform is None:
             raise ValueError("step goes with uniform only")
-        self._check_step()
         return self
 
-    def _check_step(self) -> None:
-        """Raises `ValueError` when steps from the lower bound miss the higher one, which no trial would then try."""
+    def check_step(self) -> None:
+        """Raises `InputError` when steps from the lower bound miss the higher one, which no trial would then try.
+
+        Not a part of the model: sweeps that ended before this was checked are still promoted.
+        """
         if self.step is None or self.uniform is None:
             return
         low, high = self.uniform
@@ -66,7 +68,7 @@ class Domain(Frozen):
         ends = [
             f"[{low:.10g}, {low + count * self.step:.10g}]" for count in (math.floor(steps), math.ceil(steps)) if count
         ]
-        raise ValueError(
+        raise InputError(
             f"step {self.step:.10g} does not divide {low:.10g} to {high:.10g}, so {high:.10g} would never be tried; "
             f"give uniform: {' or '.join(ends)}, or step: {high - low:.10g} divided by a whole number"
         )
@@ -141,8 +143,8 @@ class SweepConfig(Frozen):
     max_failures: int = Field(1, ge=0)
     """How often a failed trial is started again."""
     base: tuple[str, ...] = ()
-    """KEY=VALUE words over the preset for every trial: the budget of a trial, e.g. fewer epochs, which a promotion
-    does not take over, and what is no budget, e.g. `train.data=mixed`, which it does (`pipeline.core.promotion`)."""
+    """KEY=VALUE words over the preset for every trial. A promotion takes over those that decide what a trial was, e.g.
+    `train.data=mixed`, and neither its budget, e.g. fewer epochs, nor `evaluate.…` (`pipeline.core.promotion`)."""
     full: tuple[str, ...] = ()
     """KEY=VALUE words for a promoted trial (tune.promote), over preset and what lasts of `base`: the full budget."""
     space: dict[str, Domain] = Field(min_length=1)
@@ -172,7 +174,11 @@ def sweep_names() -> list[str]:
 
 
 def load_sweep(name_or_path: str) -> SweepConfig:
-    """A sweep that ships (by name) or a YAML file (by path). Raises `InputError`."""
+    """A sweep that ships (by name) or a YAML file (by path).
+
+    Raises:
+        InputError: there is none such, or it is not valid, or a `step` misses the end of its range.
+    """
     if name_or_path.endswith((".yaml", ".yml")):
         path = Path(name_or_path)
     elif name_or_path in sweep_names():
@@ -181,4 +187,11 @@ def load_sweep(name_or_path: str) -> SweepConfig:
         raise InputError(
             f"--space {name_or_path!r} is unknown{nearest(name_or_path, sweep_names())}, or give a .yaml path"
         )
-    return validate(SweepConfig, load_yaml(path), f"sweep {str(path)!r}: ")
+    where = f"sweep {str(path)!r}: "
+    sweep = validate(SweepConfig, load_yaml(path), where)
+    for key, domain in sweep.space.items():
+        try:
+            domain.check_step()
+        except InputError as error:
+            raise InputError(f"{where}space.{key}: {error}") from error
+    return sweep

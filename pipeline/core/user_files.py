@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 from pipeline.core.errors import InputError
@@ -14,6 +16,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".t
 _OF_ANY_CONTENT = frozenset({".bmp", ".pgm", ".ppm", ".tif", ".tiff"})
 """Formats whose files are as large whatever they show."""
 _SMALL_BYTES = 64 * 1024
+_FILES_AT_A_TIME = 64  # of a thread: a task for each file would cost more than reading a small one
 
 
 def user_path(text: str, key: str) -> Path:
@@ -45,6 +48,20 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def kept_sha256(path: Path) -> str:
+    """`file_sha256` of a large file that is opened often: read once, and again when its size or time changes.
+
+    Raises `OSError`.
+    """
+    about = path.stat()
+    return _sha256_at(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256_at(path: Path, _size: int, _mtime_ns: int) -> str:
+    return file_sha256(path)
+
+
 def file_marks(files: Sequence[Path]) -> list[list[int | str]]:
     """What tells each file's content from another's: its size in bytes, and sha256 where that says too little.
 
@@ -53,12 +70,16 @@ def file_marks(files: Sequence[Path]) -> list[list[int | str]]:
 
     Raises `OSError` when a file is not there.
     """
-
-    def mark(path: Path) -> list[int | str]:
-        size = path.stat().st_size
-        if size > _SMALL_BYTES and path.suffix.lower() not in _OF_ANY_CONTENT:
-            return [size]
-        return [size, file_sha256(path)]
-
+    sizes = [path.stat().st_size for path in files]
+    read = [
+        at
+        for at, (path, size) in enumerate(zip(files, sizes, strict=True))
+        if size <= _SMALL_BYTES or path.suffix.lower() in _OF_ANY_CONTENT
+    ]
+    marks: list[list[int | str]] = [[size] for size in sizes]
+    parts = [read[start : start + _FILES_AT_A_TIME] for start in range(0, len(read), _FILES_AT_A_TIME)]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(pool.map(mark, files))
+        digests = pool.map(lambda part: [file_sha256(files[at]) for at in part], parts)
+        for at, digest in zip(read, chain.from_iterable(digests), strict=True):
+            marks[at].append(digest)
+    return marks

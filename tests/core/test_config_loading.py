@@ -59,6 +59,9 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("recipe.negative_prompt= #nsfw ", "#nsfw"),
         ("recipe.seed_namespace=1 #2", "1 #2"),
         ("recipe.template='a {{ c }}' #1", "a {{ c }}"),  # behind what is quoted there is a comment
+        ("recipe.template=|\n  {{ c }}, photo", "{{ c }}, photo"),
+        ("recipe.template=|\n  a {{ c }} #1", "a {{ c }} #1"),
+        ("recipe.template=>\n  a {{ c }},\n  photo", "a {{ c }}, photo"),
     ],
 )
 def test_an_override_is_read_as_yaml_or_kept_as_text(text: str, value: object) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,30 @@ def test_all_rows_of_an_anomaly_set_are_kept_without_a_class(tmp_path: Path) -> 
     write(tmp_path / "o.parquet", {"image": images(slice(0, 3)), "label": [999, 0, 5]})
     seen = open_images(known_sets()["imagenet_o"], str(tmp_path), load_class_table("imagenet100"))
     assert seen.labels.tolist() == [-1, -1, -1] and (seen.image(2) == PIXELS[2]).all()
+
+
+def test_a_set_that_is_opened_again_is_not_read_again_until_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, two = tmp_path / "a.parquet", ClassTable(FASHION.rows[:2], "")
+    reads, opened = [], Path.open
+
+    def counted(file: Path, *arguments: Any, **more: Any) -> Any:
+        reads.append(file)
+        return opened(file, *arguments, **more)
+
+    def fingerprint() -> str:
+        return open_images(SetSpec("own", "own"), str(tmp_path), two).fingerprint
+
+    monkeypatch.setattr(Path, "open", counted)
+    write(path, {"image": images(slice(0, 2)), "wnid": two.wnids})
+    first = fingerprint()
+    assert fingerprint() == first and reads == [path]
+    was = path.stat()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"parquet-cpp-arrow", b"parquet-cpp-other"))  # as long, and another file
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 1))
+    assert path.stat().st_size == was.st_size and fingerprint() != first
 
 
 def test_where_files_lie(tmp_path: Path) -> None:

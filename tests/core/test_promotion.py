@@ -34,6 +34,13 @@ def test_the_words_of_full_lie_over_those_of_base() -> None:
     assert (config.train.weight_decay, config.train.momentum) == (0.01, 0.7)
 
 
+def test_what_decides_nothing_is_the_command_lines_and_not_that_of_base() -> None:
+    given = load_config("fashion", overrides=["evaluate.test_set=/data/mine", "tracking.enabled=true", "data_dir=/a"])
+    base = ["train.epochs=9", "tracking.enabled=false", "evaluate.test_set=/data/small", "data_dir=/b"]
+    config = full_config(mixed(base=base), given, {})
+    assert config == given
+
+
 def test_a_training_recipe_in_base_lasts_but_for_its_epochs() -> None:
     kept = lasting(["train=@paper_rn50", "train.epochs=9", "recipe.guidance_scale=1"])
     assert kept["recipe"] == {"guidance_scale": 1} and "momentum" in kept["train"]

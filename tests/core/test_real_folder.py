@@ -122,3 +122,11 @@ def test_a_model_is_named_by_the_images_and_not_by_where_they_lie(tmp_path: Path
     assert identity(fill(tmp_path / "d", {5: 9})) == first
     synthetic = small_config(real_data=str(tmp_path / "a"))
     assert model_identity(synthetic, recipe) == model_identity(small_config(), recipe)
+
+
+def test_a_folder_keeps_the_fingerprint_that_finished_models_were_trained_under(tmp_path: Path) -> None:
+    for label, wnid in enumerate(CLASSES.wnids):
+        (tmp_path / wnid).mkdir()
+        for number in range(2):
+            (tmp_path / wnid / f"{number}.JPEG").write_bytes(b"x" * (100 + 10 * label + number))
+    assert opened(tmp_path, 2).fingerprint == "8c528acdb8a214bed61e629b5ddb1950ced0a94028a97b3d4249fd009d9610bc"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_the_numbers_are_those_of_a_calculation_by_hand(table: ClusterTable) -> 
     [
         ([], 1, "1 of 8 GPUs (--set generate.num_actors=8 takes more)"),
         (["generate.num_actors=9"], 8, "8 GPUs"),
-        (["generate.max_actors=4"], 4, "4 of 8 GPUs (--set generate.num_actors=8 takes more)"),
+        (["generate.max_actors=4"], 4, "4 of 8 GPUs (--set generate.max_actors=8 takes more)"),
         (["generate.num_actors=6", "generate.num_gpus_per_actor=0.5"], 3, "num_actors=16 takes more"),
         (["generate.num_actors=8", "images_per_class=5"], 2, "2 of 8 GPUs (it has no more shards)"),
     ],
@@ -74,6 +75,8 @@ def test_hours_by_the_clock_are_of_the_gpus_that_the_actors_take(
 ) -> None:
     plan = plan_run(config(*words), resolve_recipe(config(*words)), table, "eight")
     assert plan["wall_hours"] == plan["gpu_hours"] / busy and says in on_gpus(plan)
+    if advised := re.search(r"--set (\S+)", on_gpus(plan)):
+        config(*words, advised[1])  # raises when the advice is refused
 
 
 @pytest.mark.parametrize(

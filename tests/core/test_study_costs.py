@@ -21,6 +21,7 @@ def priced(config: RunConfig) -> Mapping[str, Any]:
     return {
         "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
         "wall_hours": cost / 2, "gpus": 8, "gpus_at_work": 2, "actors": 2, "useful_actors": 8,
+        "pool_setting": "generate.num_actors",
         "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
         "train_gpu_hours": 3 * cost, "train_speed_source": "guessed too",
     }  # fmt: skip
@@ -45,6 +46,16 @@ def test_the_hours_by_the_clock_are_those_of_the_actors_that_are_set() -> None:
     plan = plan_study(StudyConfig(axes={"a": {"x": ["images_per_class=400"]}}), load_config("fashion"))
     text = costs_markdown(study_costs(plan, priced), total_costs(plan, priced))
     assert "on 2 of 8 GPUs (--set generate.num_actors=8 takes more): 2 hours by the clock" in text
+
+
+def test_real_trainings_alone_make_no_images_and_no_line_about_gpus() -> None:
+    study = StudyConfig(twins=False, axes={"photos": {"1x": ["train.data=real"]}})
+    plan = plan_study(study, load_config("fashion"))
+    total = total_costs(plan, priced)
+    assert (total["images"], total["usd"], total["gpus"], total["speeds"]) == (0, 0, None, [])
+    assert costs_markdown(study_costs(plan, priced), total).strip() == (
+        "All image sets together, shared ones once: 0 images, 0 GB, 0 GPU hours, $0."
+    )
 
 
 def test_a_label_cannot_break_the_table() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline.core.config_loading import PRESETS, load_config, validate
 from pipeline.core.errors import InputError
@@ -39,13 +41,6 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
         ({"train.learning_rate": {"uniform": [2, 1]}}, {}, "below"),
         ({"train.learning_rate": {"loguniform": [0, 1]}}, {}, "above 0"),
         ({"train.learning_rate": {"loguniform": [1, 2], "step": 1}}, {}, "step"),
-        ({"images_per_class": {"uniform": [50, 200], "step": 100}}, {}, r"200 would never.*\[50, 150\] or \[50, 250\]"),
-        (
-            {"train.momentum": {"uniform": [0.3, 1.0], "step": 0.2}},
-            {},
-            r"1 would never.*\[0\.3, 0\.9\] or \[0\.3, 1\.1\]",
-        ),
-        ({"images_per_class": {"uniform": [50, 60], "step": 100}}, {}, r"60 would never.*\[50, 150\], or step: 10"),
         ({"train.learning_rate": {"uniform": [1, 2]}}, {"search": "grid"}, "grid needs choice"),
         ({"train.epochs": {"choice": [1], "when": {"train.head": "linear"}}}, {}, "no setting above"),
         ({"train.epochs": {"choice": [1]}}, {"objectives": ["cost"]}, "objectives"),
@@ -54,6 +49,25 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
 def test_a_wrong_space_is_one_line(space: dict[str, Any], more: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         sweep(space, **more)
+
+
+@pytest.mark.parametrize(
+    ("key", "uniform", "step", "says"),
+    [
+        ("images_per_class", [50, 200], 100, r"200 would never.*\[50, 150\] or \[50, 250\]"),
+        ("train.momentum", [0.3, 1.0], 0.2, r"1 would never.*\[0\.3, 0\.9\] or \[0\.3, 1\.1\]"),
+        ("images_per_class", [50, 60], 100, r"60 would never.*\[50, 150\], or step: 10"),
+    ],
+)
+def test_a_step_that_misses_the_higher_bound_is_refused_in_a_new_sweep_and_read_in_an_older_one(
+    key: str, uniform: list[float], step: float, says: str, tmp_path: Path
+) -> None:
+    about = {"space": {key: {"uniform": uniform, "step": step}}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(about))
+    with pytest.raises(InputError, match=rf"^sweep '{file}': space\.{key}: step .*{says}"):
+        load_sweep(str(file))
+    assert sweep(**about).space[key].step == step  # as tune.promote reads it
 
 
 def test_the_highest_value_of_a_stepped_range_is_drawn_though_its_step_is_no_binary_number() -> None:

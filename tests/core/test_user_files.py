@@ -1,4 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,3 +39,22 @@ def test_small_files_are_told_by_their_content_and_large_pictures_by_their_size(
     a, b, large = file_marks([tmp_path / name for name in contents])
     assert a[0] == b[0] == 3 and a != b
     assert large == [70_000]
+
+
+def test_only_files_that_are_read_are_sent_to_threads_and_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **more: Any) -> Any:
+            tasks.append(arguments)
+            return super().submit(*arguments, **more)
+
+    monkeypatch.setattr("pipeline.core.user_files.ThreadPoolExecutor", Counting)
+    large, small = tmp_path / "large.jpg", tmp_path / "small.jpg"
+    large.write_bytes(b"x" * 70_000)
+    small.write_bytes(b"y")
+    assert file_marks([large] * 300) == [[70_000]] * 300 and not tasks
+    marks = file_marks([large, *[small] * 300, large])
+    assert marks == [[70_000], *[[1, sha256(b"y").hexdigest()]] * 300, [70_000]] and 1 < len(tasks) < 30
