@@ -156,8 +156,7 @@ def spare(needs: Mapping[str, float], settings: GenerateConfig, shards: int) -> 
         shards: that are to be made.
     """
     fits, pool = min(_free(needs), shards), settings.largest_pool(shards)
-    bound = "num_actors" if settings.max_actors is None else "max_actors"
-    return _idle(f"generate.{bound}", pool, fits, fits) if fits > pool else None
+    return _idle(f"generate.{settings.pool_bound}", pool, fits, fits) if fits > pool else None
 
 
 def spare_in_training(needs: Mapping[str, float], settings: TrainConfig) -> str | None:

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -74,9 +74,6 @@ def connect(address: str) -> JobSubmissionClient:
     Raises:
         InputError: nothing answers there, it asks for a token that is not given, or it runs another Ray.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"--address {address!r} is not http(s)://HOST:PORT, the address of the cluster's dashboard")
     if not answers_within(_endpoint(address), 5.0):
         raise InputError(
             f"no cluster answers at {address}; forward its dashboard with `ray dashboard cluster.yaml` or "
@@ -247,5 +244,9 @@ def _answered(address: str) -> Iterator[None]:
 
 
 def _endpoint(address: str) -> str:
-    parts = urlsplit(address)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    """HOST:PORT of an http(s) address. Raises `InputError` when it is none."""
+    with suppress(ValueError):  # a bracket that is not closed, a port that is no number
+        parts = urlsplit(address)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    raise InputError(f"--address {address!r} is not http(s)://HOST:PORT, the address of the cluster's dashboard")

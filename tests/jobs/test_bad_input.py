@@ -98,6 +98,10 @@ CASES = {
     "sent under a path": Case("submit", "--name ../a -- python -m jobs.demo", 2, ("--name '../a'",)),
     "sent without a variable": Case("submit", "--env NO_SUCH_X -- python -m jobs.demo", 2, ("NO_SUCH_X", "not set")),
     "sent value of a secret": Case("submit", "--secret A=b -- python -m jobs.demo", 2, ("its name, not its value",)),
+    **{
+        f"sent to {address}": Case("submit", f"--address {address} -- python -m jobs.demo", 2, ("is not http(s)://",))
+        for address in ("head:8265", "http://[head", "http://head:port", "http://head:99999")
+    },
     "sent to nobody": Case("submit", "--address http://127.0.0.1:9 -- python -m jobs.demo", 2, ("no cluster answers",)),
     # classes and prompts
     "unknown class table": Case("demo", "--set classes=fashion_mnits", 2, ("did you mean 'fashion_mnist'",)),
