@@ -187,15 +187,18 @@ class Store:
         # machine 17 were aborted (pyarrow 25.0.1), of 416 none after this. Its imports take a second, too.
         return pq.ParquetFile(pa.BufferReader(self.read_bytes(path))).read()
 
-    def delete(self, path: str) -> None:
-        """Remove a file; one that is not there is no error. Raises `WorkError` when it cannot be removed."""
+    def delete(self, path: str, patience_s: float | None = None) -> None:
+        """Remove a file; one that is not there is no error. Raises `WorkError` when it cannot be removed.
+
+        `patience_s`: as `write_bytes`.
+        """
         file_system, full = self.filesystem(path)
 
         def remove() -> None:
             with suppress(FileNotFoundError), self._reaching("remove", path, _MEND_WRITE):
                 file_system.delete_file(full)
 
-        outages_waited_out(remove)
+        outages_waited_out(remove, patience_s)
 
     def exists(self, path: str) -> bool:
         """Whether a file is there."""

@@ -100,7 +100,8 @@ class UnetConfig(Frozen):
     @model_validator(mode="after")
     def _divides(self) -> UnetConfig:
         _check_divides("norm_num_groups", self.norm_num_groups, "channels", self.block_out_channels)
-        _check_divides("num_heads", self.num_heads, "channels", self.block_out_channels[1:])  # the first has no heads
+        if self.num_heads > min(self.block_out_channels[1:]):  # the first has no heads
+            raise ValueError(f"num_heads {self.num_heads} is more than the channels of a block; lower it")
         return self
 
 

@@ -30,6 +30,8 @@ from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
 
 logger = logging.getLogger(__name__)
+LEAVE_PATIENCE_S = 10.0
+"""For a storage that is away when a lease is given back: whoever leaves for that reason has waited already."""
 _CHOOSING, _TICKET = "choosing-", "ticket-"
 
 
@@ -131,11 +133,11 @@ class _Contender:
         """Give the lease or the place in the queue back."""
         self.left.set()
         if self.heart is not None:
-            self.heart.join()
+            self.heart.join(LEAVE_PATIENCE_S)
         if self.ticket is None:
             return
         try:
-            self.store.delete(self._path(self.ticket))
+            self.store.delete(self._path(self.ticket), LEAVE_PATIENCE_S)
         except WorkError as error:  # not instead of the reason why the block was left; a silent ticket is removed
             logger.warning("the lease of %s is left by its silence: %s", self.store.uri(self.directory), error)
 

@@ -18,6 +18,7 @@ from pipeline.core.storage_probe import check_storage
 from pipeline.stages.generate import check_failures, check_machine, make_shards, outstanding
 from pipeline.stages.progress import Tally
 from pipeline.stages.prompts import ensure_prompt_table
+from pipeline.stages.shard_order import EXTRA
 from pipeline.stages.tracking import tracked_run
 
 
@@ -123,7 +124,16 @@ def make_extra_shards(
         if missing:
             there = len(wanted) - len(missing)
             made = make_shards(
-                begin, recipe, store, parts, missing, done_before=there, run=run, worker=worker, earlier=earlier
+                begin,
+                recipe,
+                store,
+                parts,
+                missing,
+                done_before=there,
+                run=run,
+                worker=worker,
+                earlier=earlier,
+                part=EXTRA,
             )
         if any(counts) or extra_manifest(store, recipe.images_dir):
             done = publish_extra_manifest(store, recipe, config.generate.batch_size, counts)

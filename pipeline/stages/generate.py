@@ -31,7 +31,7 @@ from pipeline.stages.prompts import tracked_prompt_table
 from pipeline.stages.pulse import Vitals, ask, start_pulse
 from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.runtime import ray_session
-from pipeline.stages.shard_order import shard_order
+from pipeline.stages.shard_order import WHOLE, shard_order
 from pipeline.stages.shard_pool import finished_shards
 from pipeline.stages.tracking import tracked_run
 
@@ -93,6 +93,7 @@ def generate(
                 run=run,
                 worker=worker,
                 earlier=earlier,
+                part=WHOLE if shards is None else f"{wanted[0]}-{wanted[-1]}",
             )
         others = set(whole).difference(published_shards(store, recipe.images_dir))
         if not publishes or (shards is not None and others):
@@ -151,11 +152,13 @@ def make_shards(
     run: RunHandle,
     worker: Mapping[str, Any],
     earlier: Tally | None = None,
+    part: str = WHOLE,
 ) -> int:
     """Make and publish the given shards, all of them uniform or all extra ones; how many images were made here.
 
     Fewer than asked for when another driver on the same set published some meanwhile; with `replace` all are made.
-    `worker`: `replace` and `make_maker` of `ShardActor`. `earlier`: what is not ok of the images before.
+    `worker`: `replace` and `make_maker` of `ShardActor`. `earlier`: what is not ok of the images before. `part`: of
+    `shard_order`.
 
     Raises:
         InputError: the first worker's reason, when the user can mend it.
@@ -166,7 +169,7 @@ def make_shards(
     total, before = (done_before + len(shards)) * rows, done_before * rows
     with (
         ray_session(local_cpus(settings)),
-        shard_order(store, recipe.images_dir, shards) as shards,
+        shard_order(store, recipe.images_dir, shards, part) as shards,
         Progress(total, before, settings.log_interval_s, earlier) as progress,
     ):
         made = found = 0

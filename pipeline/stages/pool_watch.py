@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -16,7 +17,7 @@ from ray.data.block import BlockAccessor
 
 from pipeline.core.stall import CrashClock, StallClock
 from pipeline.stages.offers import OF_AN_ACTOR, check_offered
-from pipeline.stages.pulse import Vitals, ask
+from pipeline.stages.pulse import Silent, Vitals, ask
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -44,7 +45,9 @@ class _Watch:
     def __init__(self, pulse: Any, needs: Mapping[str, float], stall_timeout_s: float, job: str, settings: str) -> None:
         self._pulse, self._needs, self._job, self._settings = pulse, needs, job, settings
         self._stall = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
-        self._one = StallClock(stall_timeout_s / 3, stall_timeout_s)
+        self._silence_s = stall_timeout_s / 3
+        self._silent: dict[str, StallClock] = {}
+        """By actor that has said nothing for so long."""
         self._crashes = CrashClock()
 
     def look(self, last_row_s: float) -> None:
@@ -54,10 +57,21 @@ class _Watch:
             check_offered(self._needs, self._settings, time.monotonic() - last_row_s)
         quiet_s = min(vitals.quiet_s, time.monotonic() - last_row_s)
         crash = self._crashes.look(vitals.starts, vitals.last_said)
-        one = self._one.look_at_one(vitals.silent_s, vitals.silent_said) if quiet_s < WARN_AFTER_S else None
-        for line in (crash, one, self._stall.look(quiet_s, situation(vitals, self._needs))):
+        ones = self._look_at_each(vitals.silent) if quiet_s < WARN_AFTER_S else []
+        for line in (crash, *ones, self._stall.look(quiet_s, situation(vitals, self._needs))):
             if line:
                 print(f"{self._job}: {line}", flush=True)
+
+    def _look_at_each(self, silent: Iterable[Silent]) -> list[str | None]:
+        """Lines that are due about single actors. Whose node is lost hangs no more: Ray starts it elsewhere."""
+        due = [one for one in silent if one.seconds >= self._silence_s]
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]} if due else set()
+        self._silent = {
+            one.who: self._silent.get(one.who) or StallClock(self._silence_s, math.inf)
+            for one in due
+            if one.node in alive
+        }
+        return [self._silent[one.who].look_at_one(one.seconds, one.said) for one in due if one.who in self._silent]
 
 
 def watched_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import socket
 import time
@@ -25,6 +26,20 @@ PROGRESS = frozenset({"batch", "encoded", SHARD, FOUND})
 """Events that are work done. All others are signs of life too, but not without an end: see `Pulse.beat`."""
 
 
+MAX_SILENT = 20
+"""Actors that are told of at a time: the driver asks every 2 s."""
+
+
+@dataclass(frozen=True)
+class Silent:
+    """An actor at work: its id and its node's, seconds since its last word, and what it said that it does."""
+
+    who: str
+    node: str
+    seconds: float
+    said: str
+
+
 @dataclass(frozen=True)
 class Vitals:
     """What the pool has told so far.
@@ -38,8 +53,7 @@ class Vitals:
         failed: images by the kind of error.
         starts: of the actor that was started most often since it last finished a shard.
         last_said: by that actor.
-        silent_s: seconds since the last word of the actor that has been at work without one the longest.
-        silent_said: what that one said last.
+        silent: actors at work, those first whose last word is the oldest; `MAX_SILENT` at most.
     """
 
     quiet_s: float = float("inf")
@@ -50,8 +64,7 @@ class Vitals:
     failed: dict[str, int] = field(default_factory=dict)
     starts: int = 0
     last_said: str = ""
-    silent_s: float = 0.0
-    silent_said: str = ""
+    silent: tuple[Silent, ...] = ()
 
     def work_line(self) -> str:
         """`seconds: denoise 120.1, decode 20.0, …`: what all actors together spent, the most first."""
@@ -71,8 +84,8 @@ class Pulse:
         self._starts: Counter[str] = Counter()
         """By actor, since it last finished a shard. One that Ray starts again keeps its id."""
         self._said: dict[str, str] = {}
-        self._heard: dict[str, tuple[float, str]] = {}
-        """By actor that is at work: when it was last heard of, and what it then said that it does."""
+        self._heard: dict[str, tuple[float, str, str]] = {}
+        """By actor that is at work: when it was last heard of, what it then said that it does, and its node."""
         self._in_flight: Counter[str] = Counter()
         """Shards that each actor makes at the moment."""
         self._metrics = PoolMetrics()
@@ -85,6 +98,7 @@ class Pulse:
         outcomes: Mapping[str, int] | None = None,
         who: str = "",
         says: str = "",
+        node: str = "",
     ) -> None:
         """An actor says that it is `starting`, `ready`, `broken` or `gone`, or what it has done; see `voice`.
 
@@ -97,10 +111,11 @@ class Pulse:
             seconds: of work, by part.
             outcomes: finished images by outcome; see `PoolMetrics.add_outcomes`.
             who: the actor's or task's id.
+            node: id of the node that it runs on.
             says: what it does from now on, or why it ends: for the message if it comes to nothing.
         """
         self._events[event] += 1
-        self._note(event, who, says)
+        self._note(event, who, says, node)
         if event in (SHARD, FOUND, GONE):
             self._starts.pop(who, None)
             self._said.pop(who, None)
@@ -120,13 +135,14 @@ class Pulse:
         if event in (STARTING, READY, GONE):
             self._metrics.set_state(who, event)
 
-    def _note(self, event: str, who: str, says: str) -> None:
+    def _note(self, event: str, who: str, says: str, node: str) -> None:
         """Who is at work, and what it said last; an actor without a shard has nothing to say."""
         self._in_flight[who] += {MAKING: 1, SHARD: -1}.get(event, 0)
         if event in (STARTING, READY, GONE) or self._in_flight[who] <= 0:
             self._in_flight.pop(who)
         if event == STARTING or who in self._in_flight:
-            self._heard[who] = (time.monotonic(), says or self._heard.get(who, (0.0, STARTING))[1])
+            before = self._heard.get(who, (0.0, STARTING, ""))[1]
+            self._heard[who] = (time.monotonic(), says or before, node)
         else:
             self._heard.pop(who, None)
 
@@ -134,7 +150,7 @@ class Pulse:
         """The sums so far."""
         worst, starts = max(self._starts.items(), key=lambda item: item[1], default=("", 0))
         now = time.monotonic()
-        heard_s, silent_said = min(self._heard.values(), default=(now, STARTING))
+        oldest = heapq.nsmallest(MAX_SILENT, self._heard.items(), key=lambda item: item[1][0])
         return Vitals(
             quiet_s=now - self._last_s,
             starting=self._events[STARTING],
@@ -144,8 +160,7 @@ class Pulse:
             failed=dict(self._failed),
             starts=starts,
             last_said=self._said.get(worst, STARTING),
-            silent_s=now - heard_s,
-            silent_said=silent_said,
+            silent=tuple(Silent(who, node, now - heard_s, said) for who, (heard_s, said, node) in oldest),
         )
 
 
@@ -162,7 +177,8 @@ def start_pulse() -> Any:
 def voice(pulse: Any) -> Callable[..., Any]:
     """How this actor or task tells a `Pulse` of itself, without waiting for it: its `beat`, signed."""
     context = ray.get_runtime_context()
-    return partial(pulse.beat.remote, who=context.get_actor_id() or context.get_task_id())
+    who = context.get_actor_id() or context.get_task_id()
+    return partial(pulse.beat.remote, who=who, node=context.get_node_id())
 
 
 def heard(beat: Any) -> None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.core.artifact import Store
-from pipeline.core.errors import WorkError
+from pipeline.core.errors import OutageError, WorkError
 from pipeline.core.lease import LeaseTiming, lease
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -216,6 +216,21 @@ def test_a_lease_that_cannot_be_given_back_hides_no_error(tmp_path: Path, monkey
 
     with pytest.raises(ValueError, match="of the work"):
         work()
+
+
+def test_in_an_outage_a_lease_is_left_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever leaves for that reason has waited for the storage already."""
+    monkeypatch.setattr("pipeline.core.lease.LEAVE_PATIENCE_S", 0.5)
+    monkeypatch.setattr("pipeline.core.filesystems.OUTAGE_PATIENCE_S", 20.0)
+
+    def is_away(*_: object) -> None:
+        raise OutageError("the server is away")
+
+    with lease(Store.open(str(tmp_path)), "lease", timing=FAST):
+        monkeypatch.setattr(Store, "_reaching", is_away)
+        time.sleep(0.2)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 10
 
 
 def test_a_waiter_goes_when_the_work_is_done(tmp_path: Path) -> None:

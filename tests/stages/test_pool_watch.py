@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ from pipeline.stages import pool_watch as module
 from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.generate import generate
 from pipeline.stages.pool_watch import watched, watched_rows
-from pipeline.stages.pulse import start_pulse
+from pipeline.stages.pulse import Silent, Vitals, start_pulse
 from tests.tiny_sets import tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -131,3 +132,27 @@ def test_a_pool_that_cannot_start_says_why_and_ends(
     with pytest.raises(WorkError, match=r"no actor could start; each needs 64 CPU, all nodes together have 4 CPU"):
         generate(config.model_copy(update={"generate": greedy}), store)
     assert "generate: nothing has happened for" in capsys.readouterr().out
+
+
+def test_one_that_is_silent_is_named_unless_its_node_is_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such an actor is started elsewhere once there is room; until then it must not hide one that really hangs."""
+    (here,) = (node["NodeID"] for node in ray.nodes())
+    vitals = Vitals(quiet_s=0, starting=3, ready=3)
+    watch = module._Watch(None, {}, 600, "generate", "")
+
+    def said(*silent: Silent) -> str:
+        monkeypatch.setattr(module, "ask", lambda _: dataclasses.replace(vitals, silent=silent))
+        watch.look(time.monotonic())
+        return capsys.readouterr().out
+
+    lost, hung = Silent("a", "gone", 900, "making 1"), Silent("b", here, 199, "making 2 in process 5 on x")
+    assert said(lost, hung) == ""
+    assert (
+        "said nothing for 201 s" in (line := said(lost, dataclasses.replace(hung, seconds=201))) and "making 2" in line
+    )
+    assert said(lost, dataclasses.replace(hung, seconds=300)) == ""
+    assert "said nothing for 400 s" in said(dataclasses.replace(hung, seconds=400))
+    assert said(dataclasses.replace(hung, seconds=3)) == ""
+    assert "said nothing for 200 s" in said(dataclasses.replace(hung, seconds=200))
