@@ -14,6 +14,7 @@ from pipeline.core.errors import WorkError
 from pipeline.core.machine import end_with_parent
 
 Answer = TypeVar("Answer")
+GONE_TIMEOUT_S = 5.0
 
 
 def run_group(count: int, backend: str, work: Callable[..., Answer], *args: Any) -> Answer:
@@ -57,9 +58,12 @@ def _answer(receiver: Connection, processes: Sequence[BaseProcess]) -> Any:
         ended = wait([receiver, *(process.sentinel for process in running)])
         if receiver in ended:
             return receiver.recv()
-        if any(process.exitcode for process in processes):
+        gone = [process for process in running if process.sentinel in ended]
+        for process in gone:
+            process.join(GONE_TIMEOUT_S)  # its end is seen an instant before its exit code is
+        if any(process.exitcode != 0 for process in gone):  # None: somebody else was told it, and nobody will be again
             raise WorkError("a process of torch.distributed failed; its error stands above, unless it was killed")
-        running = [process for process in running if process.exitcode is None]
+        running = [process for process in running if process not in gone]
 
 
 def _member(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from pipeline.core.errors import WorkError
+from pipeline.stages import bench_group
 from pipeline.stages.bench_group import run_group
 
 
@@ -42,6 +46,16 @@ def test_all_work_together_and_rank_0_answers() -> None:
 def test_one_that_is_killed_ends_the_group() -> None:
     with pytest.raises(WorkError, match="unless it was killed"):
         run_group(2, "gloo", _killed)
+
+
+def test_one_whose_exit_code_somebody_else_took_ends_the_group() -> None:
+    """Python then has none for ever; waiting on for it took a core until rank 0 was done."""
+    receiver, _sender = multiprocessing.Pipe(duplex=False)
+    sentinel, end = multiprocessing.Pipe(duplex=False)
+    end.close()
+    gone: Any = SimpleNamespace(sentinel=sentinel.fileno(), exitcode=None, join=lambda _timeout_s: None)
+    with pytest.raises(WorkError, match="unless it was killed"):
+        bench_group._answer(receiver, [gone])
 
 
 def test_one_that_fails_says_why_and_ends_the_group(capfd: pytest.CaptureFixture[str]) -> None:
