@@ -23,7 +23,7 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.transfer_config import AuditConfig
 from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.pool_watch import watched_rows
-from pipeline.stages.pulse import here, start_pulse, voice
+from pipeline.stages.pulse import MAKING, SHARD, here, start_pulse, voice
 from pipeline.stages.runtime import ray_session
 
 if TYPE_CHECKING:  # torch and transformers, which only the workers need
@@ -114,9 +114,9 @@ class ClipActor:
         """The shard's rows: fields of `ClipRows`, and the embedding as `vector`."""
         if self._judge is None:
             return [{"error": self._error, "is_input": self._is_input}]
-        self._tell("making", says=f"judging {row['shard']} {here()}")
+        self._tell(MAKING, says=f"judging {row['shard']} {here()}")
         found = list(self._judged(self._judge, row["shard"]))
-        self._tell("shard")
+        self._tell(SHARD)
         return found
 
     def _judged(self, judge: ClipJudge, shard: str) -> Iterator[dict[str, Any]]:

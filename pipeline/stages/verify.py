@@ -35,7 +35,7 @@ from pipeline.stages.data_context import leave_words_to_us
 from pipeline.stages.extra_images import make_extras_again
 from pipeline.stages.generate import generate, publish_manifest
 from pipeline.stages.pool_watch import watched_rows
-from pipeline.stages.pulse import start_pulse, voice
+from pipeline.stages.pulse import SHARD, start_pulse, voice
 from pipeline.stages.runtime import ray_session
 
 SHARDS_PER_TASK = 4
@@ -157,7 +157,7 @@ def shard_faults(
         def check(row: dict[str, Any]) -> dict[str, Any]:
             shard = int(row["shard"])
             faults = check_shard(store, recipe, shard, shard_rows(shard, identity))
-            voice(pulse)("shard")
+            voice(pulse)(SHARD)
             return {"shard": shard, "faults": json.dumps(faults)}
 
         leave_words_to_us()

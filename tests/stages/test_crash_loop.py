@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,10 +65,7 @@ class FlakyMakers:
                 time.sleep(0.05)
             if once(self.notes / "the late one"):
                 raise InputError("no driver on this node")
-        maker = FlakyShardMaker(*arguments)
-        maker.settings = NullMakers(3_000, shard_s=0.5)
-        maker.notes = self.notes
-        return maker
+        return noting(FlakyShardMaker, self.notes, arguments)
 
 
 class FlakyShardMaker(NullShardMaker):
@@ -92,10 +90,7 @@ class HangingMakers:
     notes: Path
 
     def __call__(self, *arguments: Any) -> NullShardMaker:
-        maker = HangingShardMaker(*arguments)
-        maker.settings = NullMakers(3_000, shard_s=0.5)
-        maker.notes = self.notes
-        return maker
+        return noting(HangingShardMaker, self.notes, arguments)
 
 
 class HangingShardMaker(NullShardMaker):
@@ -105,6 +100,14 @@ class HangingShardMaker(NullShardMaker):
         if once(self.notes / "hangs"):
             time.sleep(1000)
         return super().make(shard)
+
+
+def noting(kind: Any, notes: Path, arguments: Sequence[Any]) -> NullShardMaker:
+    """A maker of half a second for a shard that takes notes."""
+    maker = kind(*arguments)
+    maker.settings = NullMakers(3_000, shard_s=0.5)
+    maker.notes = notes
+    return maker
 
 
 def once(note: Path) -> bool:
