@@ -54,6 +54,7 @@ def wait_for_a_shard(model: Path, root: Path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow  # tests/jobs/test_submit.py sends and follows one in each run
 def test_a_stopped_job_is_gone_on_with_by_the_same_command(
     head: ClusterHead, cli: Cli, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_two_jobs_run_side_by_side_one_of_them_by_rays_own_command(
     assert [f"{count * 10} images in" in log_file(root).read_text() for root in roots] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_a_new_head(cli: Cli, tiny_model: Path, tmp_path: Path) -> None:
     root, first = tmp_path / "runs", ClusterHead(4)
     try:
