@@ -83,6 +83,7 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
     """The plan for people."""
     from pipeline.core.clip_tokens import CONTEXT_LENGTH
     from pipeline.core.run_plan import on_gpus
+    from pipeline.core.text_table import few_digits
 
     estimate = "" if plan["prompts_counted"] == plan["images"] else f" (counted on {plan['prompts_counted']:,})"
     market = plan["market"].replace("_", " ")
@@ -90,7 +91,7 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
         f"images         {plan['images']:,} of {plan['classes']:,} classes in {plan['shards']:,} shards",
         f"prompts cut    {plan['prompts_cut']:,} at CLIP's 77 tokens{estimate}",
         f"stored         {plan['stored_gb']:,.1f} GB, ${plan['usd_storage_per_month']:,.2f} a month",
-        f"speed          {plan['images_per_s_per_gpu']:.3g} images/s per GPU ({plan['speed_source']})",
+        f"speed          {few_digits(plan['images_per_s_per_gpu'])} images/s per GPU ({plan['speed_source']})",
         f"on {plan['cluster']:<12}{plan['gpu_hours']:,.2f} GPU hours: {plan['wall_hours']:,.2f} on {on_gpus(plan)}",
         f"money          ${plan['usd']:,.2f} ({market}), ${plan['usd_per_million_images']:,.0f} per million images",
     ]
@@ -99,10 +100,10 @@ def lines(plan: dict[str, Any], actual: dict[str, Any] | None) -> list[str]:
     if actual:
         text.append(
             f"there already  {actual['images']:,} images, {actual['gpu_hours']:,.2f} GPU hours at "
-            f"{actual['images_per_s_per_gpu']:.3g} images/s per GPU, ${actual['usd']:,.2f}"
+            f"{few_digits(actual['images_per_s_per_gpu'])} images/s per GPU, ${actual['usd']:,.2f}"
         )
         if actual["stored_gb"] is not None:
-            text.append(f"               {actual['stored_gb']:,.3g} GB, {actual['prompts_cut']:,} prompts cut")
+            text.append(f"               {few_digits(actual['stored_gb'])} GB, {actual['prompts_cut']:,} prompts cut")
     return text
 
 

@@ -7,6 +7,7 @@ It takes hours and may be stopped at any time; the same command goes on. Results
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import click
 from jobs.plan import NO_PRICES, Prices, price_options
 from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.config import RunConfig
+from pipeline.core.credentials import covered
 from pipeline.core.errors import InputError
 from pipeline.core.recipe import Recipe
 from pipeline.core.study_config import load_study
@@ -57,7 +59,8 @@ def main(
     # Torch and Ray take seconds to import: --help and a wrong option do not wait for them.
     from pipeline.stages.study import Study
 
-    found = Study(plan, chosen, job.store, Path(study).stem)
+    words = [*job.source, "--study", study, *(part for word in job.overrides for part in ("--set", covered(word)))]
+    found = Study(plan, chosen, job.store, Path(study).stem, f"Of `jobs.study {shlex.join(words)}`.")
     found.look_at_data(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
     outline = found.outline(max_cells)
     if job.dry_run:

@@ -32,6 +32,7 @@ class JobContext:
         json_output: print one JSON object as the last line.
         dry_run: say what would be done and stop; only a job with `plans=True` sees this.
         overrides: the KEY=VALUE words of the command line, which are in `config` already.
+        source: the preset and files that `config` was made from, as options of the command line.
     """
 
     config: RunConfig
@@ -39,6 +40,7 @@ class JobContext:
     json_output: bool
     dry_run: bool = False
     overrides: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
 
     def finish(self, human: str, summary: dict[str, Any]) -> None:
         """Print the summary for people and, with --json, the one for programs as the last line."""
@@ -117,7 +119,11 @@ def job_options_with(
             if dry_run and not plans:
                 click.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).rstrip())
                 return
-            function(JobContext(config, store, json_output, dry_run, words), **arguments)
+            source = [
+                *(["--preset", preset] if preset else []),
+                *(w for file in config_files for w in ("--config", file)),
+            ]
+            function(JobContext(config, store, json_output, dry_run, words, tuple(source)), **arguments)
 
         return command
 

@@ -79,6 +79,7 @@ class Stages:
         if len(model_dirs) == 2:
             self.pairs.append({group: len(found) for group, found in model_dirs.items()})
             page = {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+            store.write_bytes(page["report"], b"<p>")
             store.write_json(f"reports/{report_id}/manifest.json", page)
             return page
         ((group, (_,)),) = model_dirs.items()

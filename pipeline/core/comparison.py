@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.text_table import markdown_cell, markdown_head, markdown_row
+
 NUM_RESAMPLES = 2000
 CONFIDENCE = 0.95
+COLUMNS = (
+    "", "top-1", "less the first", "95 % interval", "only the first is right", "only this one", "McNemar p",
+)  # fmt: skip
+"""Of the table for people."""
 
 Correct = NDArray[np.bool_]
 """bool [K, N]: whether each of K models (seeds of one setting) is right on each of N images."""
@@ -95,25 +101,20 @@ def comparison_markdown(names: Sequence[str], classes: Sequence[str], pairs: Seq
         pairs: of `compare_pair`, one for each further setting.
     """
     text = [
-        "| | top-1 | less the first | 95 % interval | only the first is right | only this one | McNemar p |",
-        "|" + "---|" * 7,
-        f"| {_cell(names[0])} | {pairs[0]['top1'][0]:.4f} | | | | | |",
+        *markdown_head(COLUMNS),
+        markdown_row([names[0], f"{pairs[0]['top1'][0]:.4f}", *[""] * 5]),
     ]
     for name, pair in zip(names[1:], pairs, strict=True):
         low, high = pair["interval"]
         only = ["" if pair[key] is None else f"{pair[key]:,}" for key in ("only_first", "only_second")]
         p_value = "" if pair["p_value"] is None else f"{pair['p_value']:.2g}"
         cells = [f"{pair['top1'][1]:.4f}", f"{pair['difference']:+.4f}", f"{low:+.4f} to {high:+.4f}", *only, p_value]
-        text.append(f"| {_cell(name)} | " + " | ".join(cells) + " |")
+        text.append(markdown_row([name, *cells]))
     for name, pair in zip(names[1:], pairs, strict=True):
-        text += ["", f"{_cell(name)} less {_cell(names[0])}, by class:", ""]
-        text += ["| class | images | difference | p, adjusted |", "|" + "---|" * 4]
+        text += ["", f"{markdown_cell(name)} less {markdown_cell(names[0])}, by class:", ""]
+        text += markdown_head(["class", "images", "difference", "p, adjusted"])
         for found in sorted(pair["classes"], key=lambda one: -abs(one["difference"])):
             p_value = "" if found["p_value"] is None else f"{found['p_value']:.2g}"
-            name_of = _cell(classes[found["label"]])
-            text.append(f"| {name_of} | {found['images']:,} | {found['difference']:+.3f} | {p_value} |")
+            name_of = classes[found["label"]]
+            text.append(markdown_row([name_of, f"{found['images']:,}", f"{found['difference']:+.3f}", p_value]))
     return "\n".join(text) + "\n"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

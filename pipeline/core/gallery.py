@@ -68,11 +68,18 @@ class ClassRow:
 
 
 def shown_classes(per_class: Sequence[float | None]) -> list[int]:
-    """Labels that get a row, in label order: all, or the best and the worst ones by accuracy."""
+    """Labels that get a row, in label order: all, or the best and the worst ones by accuracy.
+
+    Classes without a test image (None) are neither; they fill up what is left where there are not enough others.
+    """
     if len(per_class) <= MAX_CLASSES:
         return list(range(len(per_class)))
-    ranked = sorted(range(len(per_class)), key=lambda label: (per_class[label] or 0.0, label))
-    return sorted([*ranked[: MAX_CLASSES // 2], *ranked[-(MAX_CLASSES // 2) :]])
+    ranked = sorted((value, label) for label, value in enumerate(per_class) if value is not None)
+    others = [label for label, value in enumerate(per_class) if value is None]
+    labels = [label for _, label in ranked]
+    if len(labels) < MAX_CLASSES:
+        return sorted([*labels, *others[: MAX_CLASSES - len(labels)]])
+    return sorted([*labels[: MAX_CLASSES // 2], *labels[-(MAX_CLASSES // 2) :]])
 
 
 def pictures_per_class(num_shown: int) -> int:

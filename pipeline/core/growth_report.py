@@ -14,6 +14,7 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.config import RunConfig
 from pipeline.core.extra_counts import ExtraImages
 from pipeline.core.growth import Counts, GrowthFit, allocate, shared_errors
+from pipeline.core.text_table import markdown_head, markdown_row
 
 MAX_PAIRS = 10
 MAX_LINES = 30
@@ -184,20 +185,19 @@ def growth_markdown(facts: dict[str, Any]) -> str:
     text = [
         summary,
         "",
-        "| class | accuracy | error, shared with pairs | more images mend | more images | 95 % |",
-        "|" + "---|" * 6,
+        *markdown_head(["class", "accuracy", "error, shared with pairs", "more images mend", "more images", "95 %"]),
     ]
     lines = sorted(facts["classes"], key=lambda line: -line["images"])
     for line in lines[:MAX_LINES]:
         cells = [
-            line["class"].replace("|", "\\|"),
+            line["class"],
             f"{line['accuracy']:.3f}",
             f"{line['shared_error']:.3f}",
             f"{line['mendable_error']:.3f}",
             f"{line['images']:,}",
             f"{line['images_low']:,} to {line['images_high']:,}",
         ]
-        text.append("| " + " | ".join(cells) + " |")
+        text.append(markdown_row(cells))
     if len(lines) > MAX_LINES:
         text.append(f"\n{len(lines) - MAX_LINES} more classes stand in growth.csv.")
     text += ["", "Confused most, all seeds added up:", ""]

@@ -55,9 +55,13 @@ def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], s
     """What a trained model IS, JSON-able, and its sha256 (64 hex digits): data, classes and training settings.
 
     A real twin does not depend on the recipe, so all recipes share it. Raises `InputError` when `train.real_data` is
-    to be used and is not what it should be.
+    to be used and is not what it should be, or there is one class only.
     """
     settings = config.train
+    if len(recipe.classes) < 2:
+        raise InputError(
+            f"classes {config.classes!r} names one class; a classifier tells at least two apart: add one to the table"
+        )
     left_out = {*WHERE_AND_HOW, *OF_REAL_DATA, *(name for name in LATER if at_default(settings, name))}
     if settings.data != "mixed":
         left_out |= OF_MIXING

@@ -24,7 +24,7 @@ class TemplateCheck:
         unresolved: WNID of a class -> synset names of the other senses that have all the words of one of its prompts,
             and that the rest of the prompt does not tell apart.
         partly: likewise of senses that have some of the words, e.g. the metal for `iron, smoothing iron`.
-        equal: groups of WNIDs whose prompts are the same to CLIP, which reads no capitals and no more than 77 tokens.
+        equal: groups of WNIDs that may get the same prompt, as CLIP reads it: no capitals, no more than 77 tokens.
         cut: WNIDs whose longest prompt has more than CLIP's 77 tokens.
         longest_tokens: of all prompts, end marks included.
         failed: WNID -> why the template cannot make its prompt, e.g. no hypernym.
@@ -103,7 +103,7 @@ def check_template(
 
     Another sense is told apart when the template writes another text for it in the class's own words.
     """
-    prompts: dict[str, str] = {}
+    prompts: dict[str, list[str]] = {}
     failed: dict[str, str] = {}
     counts: dict[str, int] = {}
     unresolved: dict[str, list[str]] = {}
@@ -111,27 +111,28 @@ def check_template(
     for row in classes.rows:
         wnid = row["wnid"]
         try:
-            prompts[wnid] = render(source, row, drawn)
-            counts[wnid] = max(clip_token_counts([render(source, row, one) for one in _draws(source, row, drawn)]))
+            prompts[wnid] = [render(source, row, one) for one in _draws(source, row, drawn)]
+            counts[wnid] = max(clip_token_counts(prompts[wnid]))
         except InputError as error:
             failed[wnid] = str(error)
             prompts.pop(wnid, None)
             continue
         groups = _words_written(source, row)
         for other in others[wnid]:
-            if _text(source, {**other, "lemmas": row["lemmas"]}, drawn) != prompts[wnid]:
+            if _text(source, {**other, "lemmas": row["lemmas"]}, drawn) != prompts[wnid][0]:
                 continue
             if any(words <= _lower(other) for words in groups):
                 unresolved.setdefault(wnid, []).append(other["synset"])
             elif any(words & _lower(other) for words in groups):
                 partly.setdefault(wnid, []).append(other["synset"])
-    read: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
-    for wnid, tokens in zip(prompts, clip_read_tokens(list(prompts.values())), strict=True):
-        read[tokens].append(wnid)
+    pairs = [(wnid, prompt) for wnid, found in prompts.items() for prompt in dict.fromkeys(found)]
+    read: defaultdict[tuple[int, ...], dict[str, None]] = defaultdict(dict)
+    for (wnid, _), tokens in zip(pairs, clip_read_tokens([prompt for _, prompt in pairs]), strict=True):
+        read[tokens][wnid] = None
     return TemplateCheck(
         unresolved=unresolved,
         partly=partly,
-        equal=[wnids for wnids in read.values() if len(wnids) > 1],
+        equal=[list(wnids) for wnids in dict.fromkeys(tuple(found) for found in read.values()) if len(wnids) > 1],
         cut=[wnid for wnid, count in counts.items() if count > CONTEXT_LENGTH],
         longest_tokens=max(counts.values(), default=0),
         failed=failed,

@@ -26,8 +26,8 @@ from pipeline.core.gallery import (
     scored_picture,
     shown_classes,
 )
-from pipeline.core.identity import ID_LENGTH
-from pipeline.core.image_set import published_shards, read_columns, shard_path
+from pipeline.core.identity import ID_LENGTH, num_shards, split_image_id
+from pipeline.core.image_set import published_shards, read_columns, read_identity, shard_path
 from pipeline.core.model_identity import GROUPS
 from pipeline.core.plots import MIN_AXES, confusion_png, curves_png, spider_png
 from pipeline.core.real_images import LabelledImages
@@ -37,6 +37,8 @@ from pipeline.core.verdict import ScoredModel
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "ray", "mlflow", "numpy", "scikit-learn")
 CONFUSION = "confusion_"
+SEARCHED_PER_PICTURE = 4
+"""Images of a class that are looked at for each one shown, of which some may have failed or been flagged."""
 IMAGE_COLUMNS = ["image_id", "class_index", "class_name", "prompt", "seed", "image", "status"]
 
 
@@ -118,7 +120,7 @@ def _rows(
     rows = {label: ClassRow(classes.names[label], classes.wnids[label]) for label in labels}
     if images_dir is not None:
         per_class = min(pictures_per_class(len(rows)), images_per_class)
-        fill_generated(rows, _image_rows(store, images_dir), per_class)
+        fill_generated(rows, _image_rows(store, images_dir, len(classes), images_per_class, per_class), per_class)
     for label, row in rows.items():
         row.tested = [
             scored_picture(images.image(position), shown.scores, position, classes.names)
@@ -127,12 +129,26 @@ def _rows(
     return list(rows.values())
 
 
-def _image_rows(store: Store, images_dir: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Shard and row of the images of a set, in its order, read as they are wanted. Raises `WorkError`."""
-    for shard in sorted(published_shards(store, images_dir)):
+def _image_rows(
+    store: Store, images_dir: str, num_classes: int, images_per_class: int, wanted: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Shard and row of the images of a set that a model was trained on, in their order, read as they are wanted.
+
+    Only of the shards that hold `SEARCHED_PER_PICTURE` images for each of the `wanted` of a class: one whose images
+    were all flagged would have a whole set read, which may be terabytes. Raises `WorkError`.
+    """
+    published = published_shards(store, images_dir)
+    if not published:
+        return
+    shard_size = int(read_identity(store, images_dir)["shard_size"])
+    searched = min(images_per_class, SEARCHED_PER_PICTURE * wanted)
+    for shard in range(num_shards(num_classes, searched, shard_size)):
         path = shard_path(images_dir, shard)
+        if shard not in published:
+            continue
         for row in read_columns(store, path, IMAGE_COLUMNS).to_pylist():
-            yield store.uri(path), row
+            if split_image_id(row["image_id"])[1] < images_per_class:
+                yield store.uri(path), row
 
 
 def _history(store: Store, model_dir: str) -> list[dict[str, Any]]:

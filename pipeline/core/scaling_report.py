@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.scaling_law import MIN_SIZES, ScalingFit, ScalingLaw, crossings
+from pipeline.core.text_table import markdown_cell, markdown_head, markdown_row
 
 BUDGET_DOUBLINGS = 3
 """How far beyond the largest measured size the advice goes: three doublings are a guess already."""
 REAL = "real images"
 """Name of the twins' curve: it costs no generation, so it is no choice at any budget."""
+SCALING_COLUMNS = (
+    "recipe", "floor of the error", "exponent", "at the largest size", "next doubling adds", "1,000 more images add",
+    "the next USD adds",
+)  # fmt: skip
 CHOSEN_ON_TEST = (
     "The recipe to take is chosen by accuracy on these very test images, so its expected top-1 is a little too good."
 )
@@ -48,7 +53,6 @@ def curve_facts(curve: Curve) -> dict[str, Any]:
     def gain(one: ScalingLaw) -> float:
         return one.accuracy(twice) - one.accuracy(size)
 
-    per_image = law.marginal(size)
     return {
         "name": curve.name,
         "measured": {str(n): list(values) for n, values in sorted(curve.fit.measured.items())},
@@ -61,8 +65,8 @@ def curve_facts(curve: Curve) -> dict[str, Any]:
         "accuracy_at_largest": law.accuracy(size),
         "next_doubling": gain(law),
         "next_doubling_interval": curve.fit.interval(gain),
-        "marginal_per_1000_images": 1000 * per_image,
-        "marginal_per_usd": per_image / curve.usd_per_image if curve.usd_per_image else None,
+        "next_1000_images": law.accuracy(size + 1000) - law.accuracy(size),
+        "next_usd": law.accuracy(size + 1 / curve.usd_per_image) - law.accuracy(size) if curve.usd_per_image else None,
     }
 
 
@@ -126,11 +130,7 @@ def all_crossings(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 def scaling_markdown(curves: Sequence[Curve]) -> str:
     """The laws, the crossings and the advice as text for people."""
-    text = [
-        "| recipe | floor of the error | exponent | at the largest size | next doubling adds | 1,000 more images add |"
-        + " per USD |",
-        "|" + "---|" * 7,
-    ]
+    text = markdown_head(SCALING_COLUMNS)
     for curve in curves:
         facts = curve_facts(curve)
         cells = [
@@ -139,36 +139,32 @@ def scaling_markdown(curves: Sequence[Curve]) -> str:
             f"{facts['exponent']:.2f} {_band(facts['exponent_interval'], 2)}",
             f"{facts['accuracy_at_largest']:.3f} at {facts['largest']:,}",
             f"{facts['next_doubling']:+.3f} {_band(facts['next_doubling_interval'])}",
-            f"{facts['marginal_per_1000_images']:+.4f}",
-            "" if facts["marginal_per_usd"] is None else f"{facts['marginal_per_usd']:+.2g}",
+            f"{facts['next_1000_images']:+.4f}",
+            "" if facts["next_usd"] is None else f"{facts['next_usd']:+.2g}",
         ]
-        text.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        text.append(markdown_row(cells))
     text += ["", "Brackets hold 95 % of the laws that the spread of the seeds allows."]
     if any(len(curve.fit.measured) == MIN_SIZES for curve in curves):
         text.append("Three sizes for three unknowns: the law goes through the points, and nothing tests its form.")
     text.append("")
-    text += [
-        f"* {_cell(found['one'])} and {_cell(found['other'])} meet at about {found['images']:,.0f} images."
-        for found in all_crossings(curves)
-    ] or ["* No two curves meet in this range."]
+    meet = [(*map(markdown_cell, (found["one"], found["other"])), found["images"]) for found in all_crossings(curves)]
+    text += [f"* {one} and {other} meet at about {images:,.0f} images." for one, other, images in meet] or [
+        "* No two curves meet in this range."
+    ]
     lines = advice(curves)
     if any(line["runner_up"] for line in lines):
         text += ["", CHOSEN_ON_TEST]
-    text += ["", "| budget, images | take | expected top-1 | ahead of | sure |", "|" + "---|" * 5]
+    text += ["", *markdown_head(["budget, images", "take", "expected top-1", "ahead of", "sure"])]
     for line in lines:
         beyond = "" if line["measured"] else " (beyond what was measured)"
         sure = "" if line["sure"] is None else f"{line['sure']:.0%}"
         cells = [f"{line['images']:,}{beyond}", line["best"], f"{line['accuracy']:.3f}", line["runner_up"] or "", sure]
-        text.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        text.append(markdown_row(cells))
     return "\n".join(text) + "\n"
 
 
 def _band(interval: Sequence[float], digits: int = 3) -> str:
     return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def scaling_png(curves: Sequence[Curve], title: str) -> bytes:

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.core.config import RunConfig
 from pipeline.core.run_plan import on_gpus
 from pipeline.core.study_plan import StudyPlan
-from pipeline.core.study_report import paper_figure, table_row
+from pipeline.core.study_report import paper_figure
+from pipeline.core.text_table import few_digits, markdown_head, markdown_row
 
 PlanRun = Callable[[RunConfig], Mapping[str, Any]]
 """`pipeline.core.run_plan.plan_run` on a cluster."""
@@ -25,8 +26,10 @@ def study_costs(plan: StudyPlan, plan_run: PlanRun) -> list[dict[str, Any]]:
         {
             "axis": axis,
             "setting": label,
-            **{key: planned[cell][key] for key in ("images", "stored_gb", "gpu_hours", "usd")},
-            "samples": planned[cell]["images"] * cell.config.train.epochs * len(plan.seeds),
+            **{key: planned[cell][key] for key in ("stored_gb", "gpu_hours", "usd")},
+            "images": planned[cell]["images"] + cell.config.train.num_extra,
+            "extra_images": cell.config.train.num_extra,
+            "samples": planned[cell]["trained_on"] * cell.config.train.epochs * len(plan.seeds),
             "train_gpu_hours": _times(planned[cell]["train_gpu_hours"], len(plan.seeds)),
             "paper": paper_figure(plan.paper.get((axis, label))),
         }
@@ -43,7 +46,10 @@ def total_costs(plan: StudyPlan, plan_run: PlanRun) -> dict[str, Any]:
     `gpus` is None where no images are made, as with real twins alone.
     """
     planned = [plan_run(config) for config in plan.image_sets()]
-    speeds = {f"{found['images_per_s_per_gpu']:.3g} images/s per GPU ({found['speed_source']})": 0 for found in planned}
+    speeds = {
+        f"{few_digits(found['images_per_s_per_gpu'])} images/s per GPU ({found['speed_source']})": 0
+        for found in planned
+    }
     sums = {
         key: sum(found[key] for found in planned) for key in ("images", "stored_gb", "gpu_hours", "wall_hours", "usd")
     }
@@ -67,22 +73,25 @@ def costs_markdown(rows: list[dict[str, Any]], total: Mapping[str, Any]) -> str:
     for row in rows:
         if row["axis"] != axis:
             axis = row["axis"]
-            head = f"| {axis} | images | GB | GPU hours | USD | training samples | training GPU hours | paper, top-1 |"
-            text += ["", head, "|" + "---|" * 8]
-        numbers = [f"{row['images']:,}", f"{row['stored_gb']:,.0f}", f"{row['gpu_hours']:,.0f}", f"{row['usd']:,.0f}"]
-        training = [f"{row['samples'] / 1e6:,.0f} M", _hours(row["train_gpu_hours"])]
-        text.append(table_row([row["setting"], *numbers, *training, row["paper"]]))
-    made = f"{total['images']:,.0f} images, {total['stored_gb']:,.0f} GB, {total['gpu_hours']:,.0f} GPU hours"
-    text += ["", f"All image sets together, shared ones once: {made}, ${total['usd']:,.0f}."]
+            head = ["images", "GB", "GPU hours", "USD", "training samples", "training GPU hours", "paper, top-1"]
+            text += ["", *markdown_head([axis, *head])]
+        numbers = [f"{row['images']:,}", *(few_digits(row[key]) for key in ("stored_gb", "gpu_hours", "usd"))]
+        training = [f"{few_digits(row['samples'] / 1e6)} M", _hours(row["train_gpu_hours"])]
+        text.append(markdown_row([row["setting"], *numbers, *training, row["paper"]]))
+    gb, hours, usd = (few_digits(total[key]) for key in ("stored_gb", "gpu_hours", "usd"))
+    made = f"{total['images']:,.0f} images, {gb} GB, {hours} GPU hours"
+    text += ["", f"All image sets together, shared ones once: {made}, ${usd}."]
+    if any(row["extra_images"] for row in rows):
+        text.append("Extra images (train.extra_images) count as images and in training, not in GB, GPU hours and USD.")
     if total["gpus"] is None:
         return "\n".join(text)
-    text.append(f"One set after the other on {total['gpus']}: {total['wall_hours']:,.0f} hours by the clock.")
+    text.append(f"One set after the other on {total['gpus']}: {few_digits(total['wall_hours'])} hours by the clock.")
     text.append(f"Speed: {'; '.join(total['speeds'])}.")
     if total["train_gpu_hours"] is not None:
         source = "; ".join(total["train_speeds"])
-        text.append(f"All trainings but the real twins': {total['train_gpu_hours']:,.0f} GPU hours ({source}).")
+        text.append(f"All trainings but the real twins': {few_digits(total['train_gpu_hours'])} GPU hours ({source}).")
     return "\n".join(text)
 
 
 def _hours(hours: float | None) -> str:
-    return "not known" if hours is None else f"{hours:,.0f}"
+    return "not known" if hours is None else few_digits(hours)

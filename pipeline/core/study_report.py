@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.choices import describe_guidance, describe_template
-from pipeline.core.study_config import PaperFigure
+from pipeline.core.study_config import TWIN_AXIS, PaperFigure
 from pipeline.core.study_plan import Cell, StudyPlan
+from pipeline.core.text_table import markdown_cell, markdown_head, markdown_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,10 +35,11 @@ class Line:
         axis: what is varied.
         setting: the cell's label on that axis.
         cell: the setting itself.
-        images: how many it is trained on.
+        images: how many it was trained on; before its first training, how many are asked for.
         top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
         twin_top1: the same of the real twin; None for a line that is a twin, or in a study without.
-        twin_images: how many that one is trained on: as many, or the most there are.
+        twin_images: how many that one was or is to be trained on: as many, or the most there are.
+        asked: images that are asked for of this one, and of its twin (None without), whatever became of them.
         paper: what the paper says of this setting.
     """
 
@@ -49,6 +51,7 @@ class Line:
     twin_top1: tuple[float, ...] | None
     twin_images: int | None = None
     paper: PaperFigure | None = None
+    asked: tuple[int, int | None] = (0, None)
 
     @property
     def gap(self) -> float | None:
@@ -58,19 +61,23 @@ class Line:
         return statistics.fmean(self.twin_top1) - statistics.fmean(self.top1)
 
 
-def lines(plan: StudyPlan, top1: Top1, num_classes: Mapping[str, int]) -> list[Line]:
+def lines(
+    plan: StudyPlan, top1: Top1, num_classes: Mapping[str, int], trained_on: Mapping[Cell, int] | None = None
+) -> list[Line]:
     """The table, axis by axis.
 
     Args:
         plan: the study.
         top1: what is measured.
         num_classes: by class table, as runs name it.
+        trained_on: images, of cells with a result: images may fail, and real classes may have fewer than is asked for.
     """
+    known = trained_on or {}
 
     def done(cell: Cell) -> tuple[float, ...]:
         return tuple(top1[cell, seed] for seed in plan.seeds if (cell, seed) in top1)
 
-    def images(cell: Cell) -> int:
+    def asked(cell: Cell) -> int:
         return cell.config.images_per_class * num_classes[cell.config.classes] + cell.config.train.num_extra
 
     twins = {cell: None if cell.is_real else plan.twin_of(cell) for cell in plan.cells}
@@ -79,11 +86,12 @@ def lines(plan: StudyPlan, top1: Top1, num_classes: Mapping[str, int]) -> list[L
             axis=axis,
             setting=label,
             cell=cell,
-            images=images(cell),
+            images=known.get(cell, asked(cell)),
             top1=done(cell),
             twin_top1=None if (twin := twins[cell]) is None else done(twin),
-            twin_images=None if twin is None else images(twin),
+            twin_images=None if twin is None else known.get(twin, asked(twin)),
             paper=plan.paper.get((axis, label)),
+            asked=(asked(cell), None if twin is None else asked(twin)),
         )
         for axis, pairs in plan.axes.items()
         for label, cell in pairs
@@ -97,10 +105,10 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
-    """The table for people. Cells whose seeds are not all done carry `(k of n seeds)`."""
+def markdown(table: Sequence[Line], num_seeds: int, title: str, about: str = "") -> str:
+    """The table for people. Cells whose seeds are not all done carry `(k of n seeds)`; `about`: where it comes from."""
     missing = sum({line.cell: num_seeds - len(line.top1) for line in table}.values())
-    text = [f"# {title}", ""]
+    text = [f"# {title}", "", *([markdown_cell(about), ""] if about else [])]
     text += [f"**Incomplete:** {missing} results are missing; the same command goes on.", ""] if missing else []
     text.append(
         f"Top-1 accuracy on the real test images, mean ± sample standard deviation over {num_seeds} seeds. "
@@ -111,13 +119,13 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
     for line in table:
         if line.axis != axis:
             axis = line.axis
-            head = f"| {axis} | images | template | guidance | epochs | top-1 | real twin | gap |"
-            text += ["", head + " paper |" * with_paper, "|" + "---|" * (8 + with_paper)]
+            head = [axis, "images", "template", "guidance", "epochs", "top-1", "real twin", "gap"]
+            text += ["", *markdown_head(head + ["paper"] * with_paper)]
         recipe, real = line.cell.config.recipe, line.cell.is_real
         cells = [
             line.setting,
             f"{line.images:,}",
-            "real images" if real else describe_template(recipe.template),
+            _trained_on(line.cell),
             "" if real else describe_guidance(recipe.guidance_scale),
             f"{line.cell.config.train.epochs}",
             _accuracy(line.top1, num_seeds),
@@ -125,21 +133,22 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str) -> str:
             "" if line.gap is None else f"{line.gap:+.3f}",
             *([paper_figure(line.paper)] if with_paper else []),
         ]
-        text.append(table_row(cells))
+        text.append(markdown_row(cells))
     return "\n".join(text) + "\n"
 
 
+def _trained_on(cell: Cell) -> str:
+    template = describe_template(cell.config.recipe.template)
+    return {"real": "real images", "mixed": f"{template}, and real images"}.get(cell.config.train.data, template)
+
+
 def _has_fewer(line: Line) -> bool:
-    return line.twin_images is not None and line.twin_images < line.images
+    images, of_twin = line.asked
+    return of_twin is not None and of_twin < images
 
 
 def _twin_size(line: Line) -> str:
     return f" ({line.twin_images:,} images)" if _has_fewer(line) else ""
-
-
-def table_row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table; a `|` or a new line in a cell cannot break it."""
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def paper_figure(figure: PaperFigure | None) -> str:
@@ -181,20 +190,31 @@ def to_csv(table: Sequence[Line]) -> str:
 
 
 def plot_png(table: Sequence[Line], title: str) -> bytes:
-    """One panel per axis, real twin beside it: curves where the settings are numbers, bars where they are words."""
+    """One panel per axis, real twin beside it: curves where the settings are numbers, points where they are words.
+
+    The real twins have a panel of their own only where there is no other.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no pyplot: it would open a window where there is one
     from matplotlib.figure import Figure
 
-    synthetic = [line for line in table if not line.cell.is_real]
-    axes = list(dict.fromkeys(line.axis for line in synthetic))
+    axes = list(dict.fromkeys(line.axis for line in table))
+    axes = [axis for axis in axes if axis != TWIN_AXIS] or axes
     figure = Figure(figsize=(4.6 * len(axes), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, parse_math=False)
     for panel, axis in zip(figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True):
-        _panel(panel, axis, [line for line in synthetic if line.axis == axis])
+        _panel(panel, axis, [line for line in table if line.axis == axis])
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=130, metadata={"Software": None})
     return out.getvalue()
+
+
+_SERIES = {
+    "synthetic": ("C0", "synthetic images"),
+    "mixed": ("C2", "synthetic and real images"),
+    "real": ("C1", "real images"),
+}
+"""Colour and name of what is trained on each kind of data."""
 
 
 def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
@@ -204,30 +224,37 @@ def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
     x = [float(line.images) if by_size else _number(line.setting) or 0.0 for line in found]
     if not numeric:
         x = [float(position) for position in range(len(found))]
-    mean, spread = _mean_spread([line.top1 for line in found])
-    twin, twin_spread = _mean_spread([line.twin_top1 or () for line in found])
-    if numeric:
-        panel.errorbar(x, mean, spread, marker="o", capsize=3, color="C0", label="synthetic images")
-    else:
-        panel.bar(x, mean, yerr=spread, width=0.6, capsize=3, color="C0", label="synthetic images")
-    style = "--" if numeric else "none"
+    ends: list[float] = []
+
+    def draw(groups: Sequence[Sequence[float]], marker: str, color: str, style: str, label: str) -> None:
+        mean, spread = _mean_spread(groups)
+        panel.errorbar(
+            x, mean, spread, marker=marker, capsize=3, color=color, linestyle=style if numeric else "none", label=label
+        )
+        ends.extend(end for m, s in zip(mean, spread, strict=True) for end in (m - s, m + s) if math.isfinite(end))
+
+    for data, (color, label) in _SERIES.items():
+        of_these = [line.top1 if line.cell.config.train.data == data else () for line in found]
+        if any(line.cell.config.train.data == data for line in found):
+            draw(of_these, "o", color, "-", label)
     if any(line.twin_top1 is not None for line in found):
-        panel.errorbar(x, twin, twin_spread, marker="s", capsize=3, color="C1", linestyle=style, label="real twin")
+        draw([line.twin_top1 or () for line in found], "s", "C1", "--", "real twin")
     if by_size:
         panel.set_xscale("log")
         panel.minorticks_off()
     panel.set_xticks(x, names, rotation=0 if numeric else 15, parse_math=False)
     panel.set_xlabel("images (log scale)" if by_size else axis, parse_math=False)
     panel.set_ylabel("top-1 on real test images")
-    values = [value for value in (*mean, *twin) if math.isfinite(value)]
-    if values:
-        panel.set_ylim(max(0.0, math.floor(20 * min(values) - 1) / 20), min(1.0, math.ceil(20 * max(values) + 1) / 20))
+    if ends:
+        panel.set_ylim(max(0.0, math.floor(20 * min(ends) - 0.5) / 20), min(1.0, math.ceil(20 * max(ends) + 0.5) / 20))
+    if not numeric:
+        panel.set_xlim(-0.5, len(found) - 0.5)
     panel.grid(axis="y", alpha=0.3)
     panel.legend(loc="best", fontsize="small")
 
 
 def _mean_spread(groups: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """Means and standard deviations for drawing: NaN draws nothing, 0 draws no bar."""
+    """Means and standard deviations for drawing: NaN draws nothing, 0 draws no error bar."""
     found = [mean_std(values) for values in groups]
     return [math.nan if mean is None else mean for mean, _ in found], [std or 0.0 for _, std in found]
 

@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
 from pipeline.core.lease import lease
+from pipeline.core.study_plan import Cell
 from pipeline.core.study_sets import CORRUPTED, TOP5
 
 RESULTS = "results.jsonl"
 """Its lines: the model, its numbers, and the report, whose id holds the test sets as they lay there."""
 
+PAGES = "pages.md"
+"""The list of a study's reports."""
+
 Line = dict[str, Any]
+
+
+def result_line(cell: Cell, seed: int, model: Mapping[str, Any], verdict: Line, metrics: Line) -> Line:
+    """One line.
+
+    Args:
+        cell: that was trained.
+        seed: of the training.
+        model: its manifest, with `model_dir`.
+        verdict: manifest of its report.
+        metrics: what that says.
+    """
+    group = cell.config.train.data
+    corrupted = metrics["corruptions"] and metrics["corruptions"]["groups"][group]["corrupted"]["mean"]
+    return {
+        "model_dir": model["model_dir"],
+        "test_set": cell.config.evaluate.test_set,
+        "cell": cell.name,
+        "seed": seed,
+        "data": group,
+        "images": model["num_images"],
+        "epochs": model["epochs"],
+        "top1": verdict[f"{group}_top1"],
+        "top5": metrics["groups"][group]["top5_mean"],
+        "other_test_sets": {
+            name: one["groups"][group][one["headline"]]["mean"]
+            for name, one in metrics["test_sets"].items()
+            if name != verdict["main"]
+        },
+        "corrupted_top1": corrupted,
+        "train_images_per_s": model["images_per_s"],
+        "train_seconds": model["seconds"],
+        "report": verdict["report"],
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def read_results(store: Store, directory: str) -> dict[str, Line]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from pipeline.core.study_config import PaperFigure
 from pipeline.core.study_plan import Cell, StudyPlan
-from pipeline.core.study_report import mean_std, paper_number, table_row
+from pipeline.core.study_report import mean_std, paper_number
+from pipeline.core.text_table import markdown_head, markdown_row
 
 Scores = Mapping[tuple[Cell, int], Mapping[str, float]]
 """Column -> value (0..1) by (cell, seed); trainings not done are not in it."""
@@ -37,10 +38,10 @@ def sets_markdown(plan: StudyPlan, scores: Scores) -> str:
         _ABOUT,
     ]
     for axis, pairs in plan.axes.items():
-        text += ["", table_row([axis, *columns]), "|" + "---|" * (1 + len(columns))]
+        text += ["", *markdown_head([axis, *columns])]
         for label, cell in pairs:
             figure = plan.paper.get((axis, label))
-            text.append(table_row([label, *(_entry(plan, scores, cell, column, figure) for column in columns)]))
+            text.append(markdown_row([label, *(_entry(plan, scores, cell, column, figure) for column in columns)]))
     return "\n".join(text) + "\n"
 
 

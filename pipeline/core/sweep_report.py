@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.core.search_space import Point, describe_point, describe_value
+from pipeline.core.text_table import markdown_cell, markdown_head, markdown_row
 
 State = Literal["finished", "stopped early", "failed", "unfinished"]
 COLUMNS = ("trial", "state", "val_accuracy", "cost_device_s", "epochs", "images_per_class", "seconds", "front", "model")
@@ -85,16 +86,19 @@ def markdown(trials: Sequence[TrialResult], title: str, compared_on: str, facts:
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
     head = ["trial", *keys, "accuracy", "cost (device s)", "epochs", "front"]
     text = [f"# {title}", "", f"Accuracy after the last epoch on {compared_on}; cost: device seconds.", ""]
-    text += ["| " + " | ".join(map(_cell, head)) + " |", "|" + "---|" * len(head)]
+    text += markdown_head(head)
     for trial in in_order(trials):
         number = "" if trial.accuracy is None else f"{trial.accuracy:.4f}"
         state = "" if trial.state == "finished" else f" ({trial.state})"
         cells = [trial.trial, *(describe_value(trial.point[key]) if key in trial.point else "" for key in keys)]
         cells += [number + state, "" if trial.cost is None else f"{trial.cost:,.1f}", f"{trial.epochs}"]
-        text.append("| " + " | ".join(map(_cell, [*cells, "yes" if trial.trial in front else ""])) + " |")
+        text.append(markdown_row([*cells, "yes" if trial.trial in front else ""]))
     failed = [trial for trial in trials if trial.state == "failed"]
     text += ["", "## Failed", ""] if failed else []
-    text += [f"* {trial.trial} ({_cell(describe_point(trial.point))}): {_cell(trial.reason)}" for trial in failed]
+    text += [
+        f"* {trial.trial} ({markdown_cell(describe_point(trial.point))}): {markdown_cell(trial.reason)}"
+        for trial in failed
+    ]
     return "\n".join([*text, "", *summary_lines(facts)]) + "\n"
 
 
@@ -157,7 +161,3 @@ def _costs(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
     """Costs and accuracies of the trials that have both."""
     known = [(t.cost, t.accuracy) for t in trials if t.cost is not None and t.accuracy is not None]
     return [cost for cost, _ in known], [accuracy for _, accuracy in known]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -14,6 +14,7 @@ from pipeline.core.config import RunConfig
 from pipeline.core.encoders import Encoder
 from pipeline.core.feature_analysis import FeatureNumbers, analyse, first_of_each_class, map_of_features
 from pipeline.core.features import Features, check_device, features_of
+from pipeline.core.finished import finished
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.metrics import mean_and_std
 from pipeline.core.plots import scatter_png
@@ -70,11 +71,10 @@ def analyze(config: RunConfig, store: Store, encoders: Sequence[Encoder], say: S
         identity["resize"] = config.evaluate.resize
     analysis_id = content_hash(identity)[:ID_LENGTH]
     directory = f"analysis/{analysis_id}"
-    existing = store.exists(f"{directory}/{MANIFEST}")
+    done = finished(store, directory, "metrics", "map")
     parents = {"train": [encoder.id for encoder in encoders if encoder.model_dir]}
-    with tracked_run(config, store, "analyze", analysis_id, constants, parents, optional=existing) as run:
-        if existing:  # its numbers and its map once more, for what a lost server missed
-            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+    with tracked_run(config, store, "analyze", analysis_id, constants, parents, optional=done is not None) as run:
+        if done is not None:  # its numbers and its map once more, for what a lost server missed
             picture = None if done["map"] is None else store.read_bytes(done["map"])
             _track(run, done["config"], store.read_json(done["metrics"])["rows"], picture)
             return done

@@ -22,6 +22,7 @@ from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.cluster import cluster_address
 from pipeline.core.config import RunConfig
 from pipeline.core.credentials import covered
+from pipeline.core.finished import finished
 from pipeline.core.flatten import flatten
 from pipeline.core.gallery import MAX_SIDE, ClassRow, Picture
 from pipeline.core.identity import ID_LENGTH, content_hash, image_id, split_image_id
@@ -89,11 +90,14 @@ def audit(config: RunConfig, store: Store, *, twin: bool = False) -> dict[str, A
         identity |= {"real": folder.fingerprint, "real_side": real_side(config)}  # their hashes depend on both
     audit_id = content_hash(identity)[:ID_LENGTH]
     directory = f"audits/{audit_id}"
-    existing = store.exists(f"{directory}/{MANIFEST}")
+    done = finished(store, directory, "page", "metrics")
+    if done is not None and clip_identity and not store.exists(f"{directory}/{FILE}"):
+        done = None  # trainings filter by it
     params = config.audit.model_dump(mode="json")
-    with tracked_run(config, store, "audit", audit_id, params, {"generate": recipe.id}, optional=existing) as run:
-        if existing:  # its numbers and its page once more, for what a lost server missed
-            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+    with tracked_run(
+        config, store, "audit", audit_id, params, {"generate": recipe.id}, optional=done is not None
+    ) as run:
+        if done is not None:  # its numbers and its page once more, for what a lost server missed
             _track(run, done["totals"], store.read_bytes(done["page"]))
             return done
         shards = [shard_path(recipe.images_dir, number) for number in numbers]

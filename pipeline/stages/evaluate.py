@@ -14,6 +14,7 @@ from pipeline.core.classes import ClassTable, load_class_table
 from pipeline.core.classifier import TrainedClassifier, load_classifier
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
+from pipeline.core.finished import finished
 from pipeline.core.flatten import flatten
 from pipeline.core.kept_scores import keep_counts, kept_counts, kept_scores
 from pipeline.core.model_identity import GROUPS, model_directory, model_identity
@@ -64,7 +65,7 @@ def evaluate(
     say: Say = print,
     parent_run: str | None = None,
 ) -> dict[str, Any]:
-    """Score finished models and write `reports/<id>/`; a report that is there already is not made again.
+    """Score finished models and write `reports/<id>/`; a report of their very weights that is there is not made again.
 
     Args:
         config: test sets, classes and tracking.
@@ -103,17 +104,19 @@ def evaluate(
     main = main_set(sets)
     identity, report_id = report_identity(settings, sets, models)
     directory = f"reports/{report_id}"
-    existing = store.exists(f"{directory}/{MANIFEST}")
+    weights = {path: model.weights_sha256 for path, model in models.items()}
+    done = finished(store, directory, "report", "metrics")
+    if done is not None and done.get("weights") != weights:
+        done = None  # a model was trained again under its id; kept scores are of its weights, so this is cheap
     params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
     with tracked_run(
-        config, store, "evaluate", report_id, params, parents, parent_run=parent_run, optional=existing
+        config, store, "evaluate", report_id, params, parents, parent_run=parent_run, optional=done is not None
     ) as run:
         for name, one in sets.items():
             sizes = {"images": len(one.images), "classes": len(one.overlap)}
             run.log_dataset(name, one.images.fingerprint, one.images.name, sizes, "evaluation")
-        if existing:  # its numbers and its page once more, for what a lost server missed
-            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+        if done is not None:  # its numbers and its page once more, for what a lost server missed
             _track(run, done["config"], store.read_json(done["metrics"]), {}, store.read_bytes(done["report"]))
             return {**done, "main": main, "missing_test_sets": missing}
         scored = [_scored(path, model, sets, config, store, say) for path, model in models.items()]
@@ -144,6 +147,7 @@ def evaluate(
             "report": f"{directory}/report.html",
             "report_sha256": sha256_bytes(page),
             "metrics": f"{directory}/metrics.json",
+            "weights": weights,
             "synthetic_top1": None,
             "real_top1": None,
             **top1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from pipeline.core.model_identity import model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
-from pipeline.core.study_results import keep_result, read_results, set_columns
+from pipeline.core.study_results import PAGES, keep_result, read_results, result_line, set_columns
 from pipeline.core.study_sets import sets_csv, sets_markdown
 from pipeline.stages.generate import generate
 from pipeline.stages.run_handle import RunHandle
@@ -40,13 +39,15 @@ class Study:
         chosen: the part of it to work on now.
         store: the storage root; image sets, models and reports lie where every job puts them.
         name: of the folder `studies/<name>/` for results, table and plot.
+        about: where the plan comes from, for the table: another plan of the same name writes over it.
 
     Raises:
         InputError: a class table, template or model of the plan is wrong.
     """
 
-    def __init__(self, plan: StudyPlan, chosen: StudyPlan, store: Store, name: str) -> None:
+    def __init__(self, plan: StudyPlan, chosen: StudyPlan, store: Store, name: str, about: str = "") -> None:
         self.plan = plan
+        self.about = about
         self.chosen = {cell.config for cell in chosen.cells}
         self.store = store
         self.directory = f"studies/{name}"
@@ -194,13 +195,15 @@ class Study:
         """
         if not self.reports:
             self.look_at_data(say)
+        from pipeline.stages.study_pages import list_pages, write_pages  # its libraries take seconds to import
+
         self.write_table()
+        if self.store.exists(f"{self.directory}/{PAGES}"):
+            list_pages(self)
         trials = self.missing(max_cells)
         if trials:
             self._train(trials, say, slots)
         if not self.missing():
-            from pipeline.stages.study_pages import write_pages  # its libraries take seconds to import
-
             write_pages(self, say)
         self.track("table.md", "table.csv", "plot.png")
 
@@ -253,29 +256,7 @@ class Study:
             raise WorkError(
                 f"the test sets changed while the study ran ({verdict['main']} is scored now); run it again"
             )
-        metrics = self.store.read_json(verdict["metrics"])
-        corrupted = metrics["corruptions"] and metrics["corruptions"]["groups"][group]["corrupted"]["mean"]
-        return {
-            "model_dir": model["model_dir"],
-            "test_set": cell.config.evaluate.test_set,
-            "cell": cell.name,
-            "seed": seed,
-            "data": group,
-            "images": model["num_images"],
-            "epochs": model["epochs"],
-            "top1": verdict[f"{group}_top1"],
-            "top5": metrics["groups"][group]["top5_mean"],
-            "other_test_sets": {
-                name: one["groups"][group][one["headline"]]["mean"]
-                for name, one in metrics["test_sets"].items()
-                if name != verdict["main"]
-            },
-            "corrupted_top1": corrupted,
-            "train_images_per_s": model["images_per_s"],
-            "train_seconds": model["seconds"],
-            "report": verdict["report"],
-            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
+        return result_line(cell, seed, model, verdict, self.store.read_json(verdict["metrics"]))
 
     def write_table(self) -> str:
         """Write table.md, table.csv, sets.csv and plot.png from the results that are there; the table's text.
@@ -283,11 +264,13 @@ class Study:
         Those that other commands of the study have put there meanwhile count, too.
         """
         self.results.update(read_results(self.store, self.directory))
-        top1 = {trial: float(found["top1"]) for trial in self.plan.trials() if (found := self.result(trial))}
+        results = {trial: found for trial in self.plan.trials() if (found := self.result(trial))}
+        top1 = {trial: float(found["top1"]) for trial, found in results.items()}
+        trained_on = {cell: int(found["images"]) for (cell, _), found in results.items()}
         num_classes = {c.config.classes: len(self.recipe_of(c.config).classes) for c in self.plan.cells}
-        table = lines(self.plan, top1, num_classes)
-        text = markdown(table, len(self.plan.seeds), self.title)
-        scores = {trial: set_columns(found) for trial in self.plan.trials() if (found := self.result(trial))}
+        table = lines(self.plan, top1, num_classes, trained_on)
+        text = markdown(table, len(self.plan.seeds), self.title, self.about)
+        scores = {trial: set_columns(found) for trial, found in results.items()}
         if others := sets_markdown(self.plan, scores):
             text += f"\n{others}"
         self.store.write_bytes(f"{self.directory}/table.md", text.encode())

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.artifact import MANIFEST
+from pipeline.core.finished import finished
 from pipeline.core.report_identity import report_identity
 from pipeline.core.study_plan import Cell
+from pipeline.core.study_results import PAGES
+from pipeline.core.text_table import markdown_link
 from pipeline.stages.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -22,8 +24,7 @@ def write_pages(study: Study, say: Callable[[str], object]) -> None:
         study: whose test sets are open and whose chosen trainings are done.
         say: takes a line for each page, and for each that cannot be made.
     """
-    pairs = {cell: models for cell in study.plan.cells if (models := _pair(study, cell)) is not None}
-    reports = {cell: found for cell, models in pairs.items() if (found := _made(study, cell, models)) is not None}
+    pairs, reports = _pairs_and_reports(study)
     for cell, models in pairs.items():
         if cell.config not in study.chosen:
             continue
@@ -33,6 +34,17 @@ def write_pages(study: Study, say: Callable[[str], object]) -> None:
         reports[cell] = evaluate(cell.config, study.store, models, say)
         _write_list(study, reports)
         say(f"page of {cell.name}: {study.store.uri(reports[cell]['report'])}")
+
+
+def list_pages(study: Study) -> None:
+    """Write pages.md anew from the reports of this very plan that are there: another one may have left its list."""
+    _write_list(study, _pairs_and_reports(study)[1])
+
+
+def _pairs_and_reports(study: Study) -> tuple[dict[Cell, dict[str, list[str]]], dict[Cell, dict[str, Any]]]:
+    pairs = {cell: models for cell in study.plan.cells if (models := _pair(study, cell)) is not None}
+    found = {cell: _made(study, cell, models) for cell, models in pairs.items()}
+    return pairs, {cell: report for cell, report in found.items() if report is not None}
 
 
 def _pair(study: Study, cell: Cell) -> dict[str, list[str]] | None:
@@ -47,13 +59,13 @@ def _pair(study: Study, cell: Cell) -> dict[str, list[str]] | None:
 def _made(study: Study, cell: Cell, models: Mapping[str, list[str]]) -> dict[str, Any] | None:
     """Manifest of the report of a pair, when it is there."""
     paths = [path for found in models.values() for path in found]
-    path = f"reports/{report_identity(cell.config.evaluate, study.sets_of(cell.config), paths)[1]}/{MANIFEST}"
-    found: dict[str, Any] | None = study.store.read_json(path) if study.store.exists(path) else None
-    return found
+    report_id = report_identity(cell.config.evaluate, study.sets_of(cell.config), paths)[1]
+    return finished(study.store, f"reports/{report_id}", "report")
 
 
 def _write_list(study: Study, reports: Mapping[Cell, Mapping[str, Any]]) -> None:
     found = [(cell.name, reports[cell]) for cell in study.plan.cells if cell in reports]
     text = [f"# {study.title}: each setting beside its real twin", ""]
-    text += [f"* [{name}](../../{page['report']}): gap {page['gap']:+.3f}" for name, page in found]
-    study.store.write_bytes(f"{study.directory}/pages.md", ("\n".join(text) + "\n").encode())
+    text += [f"* {markdown_link(name, '../../' + page['report'])}: gap {page['gap']:+.3f}" for name, page in found]
+    text += [] if found else ["None yet."]
+    study.store.write_bytes(f"{study.directory}/{PAGES}", ("\n".join(text) + "\n").encode())

@@ -15,6 +15,7 @@ from pipeline.core.config_loading import nearest
 from pipeline.core.encoders import Encoder
 from pipeline.core.errors import InputError, MissingDataError
 from pipeline.core.features import Features, check_device, features_of
+from pipeline.core.finished import finished
 from pipeline.core.identity import ID_LENGTH, content_hash
 from pipeline.core.linear_probe import ProbeResult, probe
 from pipeline.core.scoring import threads
@@ -90,12 +91,11 @@ def transfer(
     }
     transfer_id = content_hash(identity)[:ID_LENGTH]
     directory = f"transfer/{transfer_id}"
-    existing = store.exists(f"{directory}/{MANIFEST}")
+    done = finished(store, directory, "metrics")
     params = {**protocol, "sets": ", ".join(found.name for found in sets)}
     parents = {"train": [encoder.id for encoder in encoders if encoder.model_dir]}
-    with tracked_run(config, store, "transfer", transfer_id, params, parents, optional=existing) as run:
-        if existing:  # its numbers once more, for what a lost server missed
-            done: dict[str, Any] = store.read_json(f"{directory}/{MANIFEST}")
+    with tracked_run(config, store, "transfer", transfer_id, params, parents, optional=done is not None) as run:
+        if done is not None:  # its numbers once more, for what a lost server missed
             _track(run, done["config"], store.read_json(done["metrics"])["rows"])
             return done
         runs = [item for found in sets for encoder in encoders for item in _probed(config, store, encoder, found, say)]

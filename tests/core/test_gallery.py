@@ -108,3 +108,10 @@ def test_a_report_never_has_too_many_pictures(count: int):
     assert len(shown) == min(count, MAX_CLASSES) == len(set(shown)) and shown == sorted(shown)
     assert 1 <= len(shown) * pictures_per_class(len(shown)) <= MAX_PICTURES
     assert shown[0] == 0 and shown[-1] == count - 1
+
+
+def test_classes_without_a_test_image_are_neither_best_nor_worst():
+    shares = [None if label % 5 else label / 1000 for label in range(1000)]
+    assert all(shares[label] is not None for label in shown_classes(shares))
+    few = [0.5 if label < 3 else None for label in range(100)]
+    assert shown_classes(few) == list(range(MAX_CLASSES))

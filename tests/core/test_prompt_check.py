@@ -72,3 +72,11 @@ def test_the_longest_prompt_is_that_of_most_tokens_over_all_draws() -> None:
     scenes = ["internationalization", "a b c d e"]  # more letters are not more tokens
     found = check_prompts(ClassTable([row], "test"), {"t": "{{ c_random }} {{ b }}"}, scenes, [], open_wordnet())
     assert found.templates["t"].longest_tokens == 2 + 5 + 5
+
+
+def test_words_that_are_drawn_make_prompts_equal_too() -> None:
+    """Panther is a word of the cougar and of the jaguar, and the first word of neither."""
+    cougar, jaguar = "n02125311", "n02128925"
+    rows = [row for row in load_class_table("imagenet1k").rows if row["wnid"] in (cougar, jaguar)]
+    found = check(ClassTable(rows, "test"), drawn="{{ c_random }}", first="{{ c_first }}").templates
+    assert (found["drawn"].equal, found["first"].equal) == ([[cougar, jaguar]], [])

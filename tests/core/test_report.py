@@ -2,6 +2,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,16 @@ def test_it_says_the_verdict():
     assert "71.2% top-1 on real ones" in text
     assert "gap to real, points +6.9 real is better; 95% interval 6.0 to 7.7" in text
     assert "10,000 real test images" in text and "1 min 01 s" in text and "20.5" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [(0.001, 0.02, "real is better"), (-0.012, 0.013, "not told apart"), (-0.03, -0.001, "generated is better")],
+)
+def test_the_gap_claims_no_more_than_its_interval(low: float, high: float, says: str):
+    page = report()
+    page.metrics["gap"]["top1_interval"] = [low, high]
+    assert says in render_report(page)
 
 
 def test_twins_of_unlike_sizes_say_so_where_their_accuracy_stands():

@@ -32,8 +32,14 @@ def test_the_next_doubling_is_the_law_s() -> None:
 
 def test_a_dollar_buys_what_its_images_add() -> None:
     facts = curve_facts(CURVES[0])
-    assert facts["marginal_per_usd"] == pytest.approx(facts["marginal_per_1000_images"])  # 1,000 images cost one
-    assert curve_facts(CURVES[1])["marginal_per_usd"] is None
+    assert facts["next_usd"] == pytest.approx(facts["next_1000_images"])  # 1,000 images cost one
+    assert curve_facts(CURVES[1])["next_usd"] is None
+
+
+def test_a_thousand_more_images_add_what_the_law_says() -> None:
+    law = ScalingLaw(0.1, 0.5, 0.5, 200)
+    facts = curve_facts(Curve("small", ScalingFit(law, (law, law), {50: [0.5], 100: [0.5], 1000: [0.5]})))
+    assert facts["next_1000_images"] == facts["next_doubling"] == law.accuracy(2000) - law.accuracy(1000)
 
 
 def test_curves_meet_where_the_laws_do() -> None:

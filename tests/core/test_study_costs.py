@@ -19,7 +19,8 @@ def priced(config: RunConfig) -> Mapping[str, Any]:
     """A hundred images cost one of everything."""
     cost = config.images_per_class / 100
     return {
-        "images": config.images_per_class * 10, "stored_gb": cost, "gpu_hours": cost, "usd": cost,
+        "images": config.images_per_class * 10, "trained_on": config.images_per_class * 10 + config.train.num_extra,
+        "stored_gb": cost, "gpu_hours": cost, "usd": cost,
         "wall_hours": cost / 2, "gpus": 8, "gpus_at_work": 2, "actors": 2, "useful_actors": 8,
         "pool_setting": "generate.num_actors",
         "images_per_s_per_gpu": 2.0, "speed_source": "guessed",
@@ -75,3 +76,20 @@ def test_the_tables_of_the_documentation_are_those_of_the_command(name: str) -> 
 
     document = (REPOSITORY / "docs" / "paper.md").read_text(encoding="utf-8")
     assert costs_markdown(study_costs(plan, planned), total_costs(plan, planned)).strip() in document
+
+
+def test_extra_images_count_in_training_and_the_table_says_where_not() -> None:
+    extra = ["images_per_class=100", "train.extra_images=[[n03595614,300],[n04489008,700]]"]
+    study = StudyConfig(twins=False, axes={"a": {"uniform": ["images_per_class=200"], "targeted": extra}})
+    plan = plan_study(study, load_config("fashion"))
+    rows = study_costs(plan, priced)
+    assert [row["images"] for row in rows] == [2000, 2000] and rows[0]["samples"] == rows[1]["samples"]
+    text = costs_markdown(rows, total_costs(plan, priced))
+    assert "Extra images (train.extra_images) count as images and in training, not in GB" in text
+    assert "Extra images" not in costs_markdown(rows[:1], total_costs(plan, priced))
+
+
+def test_a_small_study_is_not_rounded_to_nothing() -> None:
+    plan = plan_study(StudyConfig(axes={"a": {"x": ["images_per_class=1", "train.epochs=2"]}}), load_config("fashion"))
+    text = costs_markdown(study_costs(plan, priced), total_costs(plan, priced))
+    assert "| x | 10 | 0.01 | 0.01 | 0.01 | 0.00006 M | 0.09 |" in text

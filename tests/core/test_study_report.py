@@ -5,8 +5,10 @@ import io
 import statistics
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
+from pipeline.core import study_report
 from pipeline.core.config_loading import load_config
 from pipeline.core.study_config import StudyConfig, load_study
 from pipeline.core.study_plan import StudyPlan, plan_study
@@ -109,3 +111,52 @@ def test_a_line_counts_the_images_of_its_own_classes() -> None:
 def test_labels_axes_and_title_are_no_formulas() -> None:
     plan = plan_study(StudyConfig(axes={"cost $a_$": {"$b_$": [], "c": ["train.epochs=1"]}}), load_config("fashion"))
     assert plot_png(lines(plan, {}, TEN), "Study $d_$").startswith(b"\x89PNG")
+
+
+def panels(monkeypatch: pytest.MonkeyPatch, table: list[study_report.Line]) -> list[Axes]:
+    """What `plot_png` draws."""
+    drawn: list[Axes] = []
+    panel = study_report._panel
+    monkeypatch.setattr(study_report, "_panel", lambda axes, *rest: (drawn.append(axes), panel(axes, *rest)))
+    plot_png(table, "Fashion")
+    return drawn
+
+
+def test_the_plot_cuts_no_error_bar_off_and_has_no_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = StudyConfig(twins=False, axes={"recipe": {"a": [], "b": ["train.epochs=3"]}})
+    plan = plan_study(study, load_config("fashion"))
+    accuracies = dict(zip(plan.trials(), (0.2, 0.8, 0.5, 0.6, 0.6, 0.6), strict=True))
+    (panel,) = panels(monkeypatch, lines(plan, accuracies, TEN))
+    low, high = panel.get_ylim()
+    assert low <= 0.2 and high >= 0.8
+    assert not panel.patches  # a bar on an axis that is cut tells a wrong ratio
+
+
+def test_rows_are_named_after_what_they_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {"generated": [], "mixed": ["train.data=mixed"], "photos": ["train.data=real"]}
+    plan = plan_study(StudyConfig(twins=False, axes={"data": words}), load_config("fashion"))
+    table = lines(plan, {(cell, seed): 0.5 for cell in plan.cells for seed in plan.seeds}, TEN)
+    (panel,) = panels(monkeypatch, table)
+    names = {text.get_text() for text in panel.get_legend().get_texts()}
+    assert names == {"synthetic images", "synthetic and real images", "real images"}
+    assert "| c, h_c, and real images |" in markdown(table, 3, "Fashion")
+
+
+def test_a_study_of_real_trainings_alone_has_a_plot() -> None:
+    plan = plan_study(load_study("fashion"), load_config("fashion"), given=["train.data=real"])
+    assert plot_png(lines(plan, {}, TEN), "Real").startswith(b"\x89PNG")
+
+
+def test_images_are_those_that_were_trained_on() -> None:
+    plan = plan_study(StudyConfig(axes={"a": {"x": ["images_per_class=200"]}}), load_config("fashion"))
+    (made, twin) = plan.cells
+    first, second = lines(plan, {}, TEN, {made: 1990, twin: 1980})
+    assert (first.images, first.twin_images, second.images) == (1990, 1980, 1980)
+    assert "(1,980 images)" not in markdown([first, second], 3, "Fashion")  # as many were asked for
+    assert lines(plan, {}, TEN)[0].images == 2000
+
+
+def test_an_axis_of_any_name_keeps_its_columns_and_the_table_says_where_it_comes_from() -> None:
+    plan = plan_study(StudyConfig(twins=False, axes={"a|b": {"x": []}}), load_config("fashion"))
+    text = markdown(lines(plan, {}, TEN), 3, "Fashion", "Of `--study fashion`.")
+    assert "| a\\|b | images |" in text and text.startswith("# Fashion\n\nOf `--study fashion`.\n")

@@ -63,6 +63,7 @@ def save_images(store: Store) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(filled, schema=IMAGE_SCHEMA), sink)
     store.write_bytes(f"{IMAGES_DIR}/shards/shard-000000.parquet", sink.getvalue().to_pybytes())
+    store.write_json(f"{IMAGES_DIR}/identity.json", {"shard_size": len(rows)})
     store.write_json(f"{IMAGES_DIR}/manifest.json", {"rows": len(rows), "seconds": 3.0, "images_per_s": 10.0})
 
 
@@ -138,6 +139,25 @@ def test_a_finished_report_is_not_made_again(store: Store, models, manifest, tes
     said = []
     assert evaluate(config(test_folder, enabled=True), store, models, said.append) == manifest
     assert said == []
+
+
+def test_a_removed_page_is_made_again(store: Store, models, manifest, test_folder: Path):
+    Path(store.root, manifest["report"]).unlink()
+    assert evaluate(config(test_folder), store, models)["report_id"] == manifest["report_id"]
+    assert b"<!doctype html>" in store.read_bytes(manifest["report"])
+
+
+def test_a_model_that_was_trained_again_has_a_report_of_its_own_numbers(save_model, tmp_path: Path, test_folder: Path):
+    store = Store.open(str(tmp_path))
+    models = {"synthetic": [save_model(store, "synthetic", 0)]}
+    first = evaluate(config(test_folder), store, models)
+    weights = f"{models['synthetic'][0]}/model.safetensors"
+    store.write_bytes(weights, store.read_bytes(f"{save_model(store, 'synthetic', 1)}/model.safetensors"))
+    again = evaluate(config(test_folder), store, models)
+    assert again["report_id"] == first["report_id"] and again["weights"] != first["weights"]
+    alone = evaluate(config(test_folder), store, {"synthetic": [f"models/sy{1:014x}"]})
+    now, of_these = (store.read_json(found["metrics"])["groups"]["synthetic"] for found in (again, alone))
+    assert now["per_class_mean"] == of_these["per_class_mean"] and first["synthetic_top1"] != now["top1_mean"]
 
 
 def test_other_bins_are_another_report(store: Store, models, manifest, test_folder: Path):

@@ -81,7 +81,7 @@ def test_the_speed_of_the_set_s_own_shards_gives_the_price(tmp_path) -> None:
     largest = study.plan.axes["c"][-1][1].config
     write_image_set(largest.model_copy(update={"images_per_class": 3}), store)
     _, facts = fit_study(study, "h100x8")
-    assert facts["curves"][0]["marginal_per_usd"] > 0
+    assert facts["curves"][0]["next_usd"] > 0
 
 
 def test_a_price_that_nobody_knows_is_an_input_error(tmp_path) -> None:

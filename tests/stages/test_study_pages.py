@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.artifact import Store
+from tests.image_sets import small_config
 from tests.study_stages import Stages, run, study
 
 
@@ -30,6 +31,14 @@ def test_rows_that_are_run_one_by_one_are_all_in_the_list_of_pages(stages: Stage
     run(store, "guidance=2")
     text = store.read_bytes("studies/small/pages.md").decode()
     assert text.index("guidance=2 images=1x](") < text.index("guidance=4](")
+
+
+def test_the_list_of_another_plan_of_this_name_does_not_stay(stages: Stages, store: Store) -> None:
+    """With other words the table is another one at once; the pages beside it are no longer its own."""
+    run(store)
+    base = small_config().model_copy(update={"images_per_class": 4})
+    study(store, base=base).run(lambda _: None, max_cells=1, slots=2)
+    assert store.read_bytes("studies/small/pages.md").decode().endswith("None yet.\n")
 
 
 def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: Store, tmp_path: Path) -> None:
