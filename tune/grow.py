@@ -4,7 +4,7 @@
     python -m tune.grow --preset fashion --recipe "c, h_c" --size 100 --size 200 --size 400 --images 4000
 
 The first trains, the second looks at its models on real validation images, never on a test set. Results:
-studies/growth-NAME/ under the root; `jobs.generate --per-class` takes growth.csv from there.
+studies/growth-NAME/ under the root; `jobs.generate --config growth.yaml --per-class growth.csv` takes them from there.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(
     from pipeline.stages.growth import GrowthRequest, propose_growth
 
     settings = ValidationConfig(source="real", images_per_class=validation_images, path=validation)
-    request = GrowthRequest(images, start, settings, f"studies/growth-{name}")
+    request = GrowthRequest(images, start, settings, f"studies/growth-{name}", job.config)
     text, facts = propose_growth(trainings, request, job.store, lambda line: click.echo(f"grow: {line}"))
     folder = job.store.uri(request.directory)
     job.finish(f"\n{text}\ngrowth.csv, growth.yaml, growth-{name}.yaml, growth.json in {folder}", facts)

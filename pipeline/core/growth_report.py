@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.config import RunConfig
 from pipeline.core.extra_counts import ExtraImages
 from pipeline.core.growth import Counts, GrowthFit, allocate, shared_errors
+from pipeline.core.model_identity import LENGTH
 from pipeline.core.text_table import markdown_head, markdown_row
 
 MAX_PAIRS = 10
@@ -135,28 +137,51 @@ def growth_csv(facts: dict[str, Any]) -> str:
     return file.getvalue()
 
 
-def growth_config(proposal: Proposal, classes: ClassTable) -> str:
-    """The YAML that `jobs.train --config` takes over a preset."""
-    train = {"extra_images": dict(proposal.extra_images(classes)), "logit_adjustment": LOGIT_ADJUSTMENT}
-    values = {"images_per_class": proposal.start, "train": train}
-    return yaml.safe_dump(values, sort_keys=False)
+def as_trained(trained: RunConfig, preset: RunConfig) -> dict[str, dict[str, Any]]:
+    """What the trainings behind a proposal had set over the preset, JSON-able: images of another recipe, or another
+    training, would answer another question.
+
+    Args:
+        trained: one of the trainings on the start size.
+        preset: what the command was called with, which the next commands are called with, too.
+
+    Returns:
+        Values under `recipe` and `train`; template and length always.
+    """
+    values, base = trained.model_dump(mode="json"), preset.model_dump(mode="json")
+    always = {("recipe", "template"), *(("train", name) for name in LENGTH)}
+    return {
+        section: {
+            name: value
+            for name, value in values[section].items()
+            if (section, name) in always or ((section, name) != ("train", "seed") and value != base[section][name])
+        }
+        for section in ("recipe", "train")
+    }
 
 
-def comparison_study(proposal: Proposal, classes: ClassTable, config: RunConfig) -> str:
+def growth_config(proposal: Proposal, classes: ClassTable, trained: dict[str, dict[str, Any]]) -> str:
+    """The YAML that `jobs.generate --config` and `jobs.train --config` take over a preset; `trained`: `as_trained`."""
+    extra = {"extra_images": dict(proposal.extra_images(classes)), "logit_adjustment": LOGIT_ADJUSTMENT}
+    values = {**trained, "images_per_class": proposal.start, "train": {**trained["train"], **extra}}
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def comparison_study(proposal: Proposal, classes: ClassTable, trained: dict[str, dict[str, Any]]) -> str:
     """The YAML of a study that trains on both growths, as long and on as many images, for `jobs.study --study`.
 
     Args:
         proposal: the targeted one.
         classes: of the run.
-        config: a run of one template, whose length of training both have.
+        trained: `as_trained`, which both have.
     """
     extra = yaml.safe_dump(dict(proposal.extra_images(classes)), default_flow_style=True, width=10**9).strip()
-    length = {name: getattr(config.train, name) for name in ("epochs", "warmup_epochs", "num_workers")}
     values = {
         "seeds": list(range(COMPARISON_SEEDS)),
         "base": [
-            f"recipe.template={config.recipe.template}",
-            *(f"train.{name}={value}" for name, value in length.items()),
+            f"{section}.{name}={json.dumps(value, ensure_ascii=False)}"
+            for section, values in trained.items()
+            for name, value in values.items()
         ],
         "twins": False,
         "axes": {

@@ -87,6 +87,13 @@ def _from_path(settings: ValidationConfig, classes: ClassTable, trained: RunConf
     from pipeline.core.test_sets import spec_of
 
     found = open_images(spec_of("validation"), settings.path or "", classes)
+    gib = len(classes) * settings.images_per_class * trained.train.input_size**2 * 3 / 2**30
+    if gib > trained.train.max_memory_gib:
+        raise InputError(
+            f"{len(classes) * settings.images_per_class:,} decoded validation images take {gib:.1f} GiB, more than "
+            f"train.max_memory_gib {trained.train.max_memory_gib}; lower validation.images_per_class (tune.grow: "
+            "--validation-images), or raise the limit"
+        )
     chosen = []
     for label in range(len(classes)):
         positions = np.flatnonzero(found.labels == label)

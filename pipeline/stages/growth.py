@@ -15,6 +15,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.growth import Counts, allocate, fit_classes, shared_errors
 from pipeline.core.growth_report import (
     Proposal,
+    as_trained,
     comparison_study,
     growth_config,
     growth_csv,
@@ -41,12 +42,14 @@ class GrowthRequest:
         start: images that every class has.
         validation: real images that the trainings are looked at on; never those of a test set.
         directory: of the results under the root; its last part names the study of the comparison.
+        preset: that the trainings were planned over, and that the next commands are called with.
     """
 
     images: int
     start: int
     validation: ValidationConfig
     directory: str
+    preset: RunConfig
 
 
 def propose_growth(
@@ -54,9 +57,9 @@ def propose_growth(
 ) -> tuple[str, dict[str, Any]]:
     """Score finished trainings class by class, fit, and write the proposal.
 
-    Written into `request.directory`: growth.csv (for `jobs.generate --per-class`), growth.yaml (for `jobs.train
-    --config`), a study of both growths under the directory's own name (for `jobs.study --study`), growth.md, and last
-    growth.json.
+    Written into `request.directory`: growth.csv (for `jobs.generate --per-class`), growth.yaml (for `--config` of that
+    and of `jobs.train`), a study of both growths under the directory's own name (for `jobs.study --study`), growth.md,
+    and last growth.json.
 
     Args:
         trainings: images per class -> the runs of every seed, of one recipe and as many seeds of every size.
@@ -101,10 +104,11 @@ def propose_growth(
     }
     text = growth_markdown(facts)
     study = request.directory.rpartition("/")[2]
+    trained = as_trained(trainings[request.start][0], request.preset)
     files = {
         "growth.csv": growth_csv(facts),
-        "growth.yaml": growth_config(proposal, recipe.classes),
-        f"{study}.yaml": comparison_study(proposal, recipe.classes, trainings[request.start][0]),
+        "growth.yaml": growth_config(proposal, recipe.classes, trained),
+        f"{study}.yaml": comparison_study(proposal, recipe.classes, trained),
         "growth.md": text,
     }
     for name, content in files.items():

@@ -7,10 +7,11 @@ from typing import Any
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import content_hash
 from pipeline.core.image_set import published_shards, read_summaries
-from pipeline.core.run_plan import load_clusters, plan_run, what_happened
+from pipeline.core.run_plan import find_cluster, load_clusters, plan_run, what_happened
 from pipeline.core.scaling_law import MIN_SIZES, fit_scaling_law
 from pipeline.core.scaling_report import REAL, Curve, advice, all_crossings, curve_facts, scaling_markdown, scaling_png
 from pipeline.core.study_config import TWIN_AXIS
+from pipeline.core.text_table import markdown_cell
 from pipeline.stages.study import Study
 
 
@@ -21,18 +22,21 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
         study: whose axes are recipes and whose settings are numbers of images; real twins of fewer sizes than
             `MIN_SIZES` have no curve, and the text says so.
         cluster: of the cluster file, whose price an image has, at the speed of the shards that are there; None leaves
-            prices out.
+            prices out, and the text says which are not known.
 
     Returns:
         The text for people and the figures, JSON-able.
 
     Raises:
-        InputError: the cluster or its speed is unknown, or an axis has too few sizes.
+        InputError: the cluster is unknown, or an axis has too few sizes.
         WorkError: a training of the study is missing.
     """
     # Real images end somewhere (`twin_sizes` of a study); a twin of few sizes stands in the table and makes no curve.
     few = len(study.plan.axes.get(TWIN_AXIS, ())) < MIN_SIZES
-    curves = [_curve(study, axis, cluster) for axis in study.plan.axes if axis != TWIN_AXIS or not few]
+    if cluster is not None:
+        find_cluster(load_clusters(), cluster)
+    without: dict[str, str] = {}
+    curves = [_curve(study, axis, cluster, without) for axis in study.plan.axes if axis != TWIN_AXIS or not few]
     facts = {
         "curves": [curve_facts(curve) for curve in curves],
         "crossings": all_crossings(curves),
@@ -41,6 +45,7 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
     text = scaling_markdown(curves)
     if few and (twins := study.plan.axes.get(TWIN_AXIS)):
         text += f"\nReal images: {len(twins)} of the {MIN_SIZES} sizes that a curve takes, so none.\n"
+    text += "".join(f"\nNo price of {markdown_cell(axis)}: {markdown_cell(why)}.\n" for axis, why in without.items())
     study.store.write_bytes(f"{study.directory}/scaling.md", f"# {study.title}\n\n{text}".encode())
     study.store.write_json(f"{study.directory}/scaling.json", facts)
     study.store.write_bytes(f"{study.directory}/scaling.png", scaling_png(curves, study.title))
@@ -48,7 +53,7 @@ def fit_study(study: Study, cluster: str | None = None) -> tuple[str, dict[str, 
     return text, facts
 
 
-def _curve(study: Study, axis: str, cluster: str | None) -> Curve:
+def _curve(study: Study, axis: str, cluster: str | None, without_price: dict[str, str]) -> Curve:
     measured: dict[int, list[float]] = {}
     cells = [cell for _, cell in study.plan.axes[axis]]
     for cell in cells:
@@ -64,13 +69,21 @@ def _curve(study: Study, axis: str, cluster: str | None) -> Curve:
         raise InputError(f"axis {axis!r}: {error}") from error
     if axis == TWIN_AXIS:
         return Curve(REAL, fit)
-    usd = 0.0
-    if cluster is not None:
-        config, clusters = cells[-1].config, load_clusters()
-        recipe = study.recipe_of(config)
-        shards = sorted(published_shards(study.store, recipe.images_dir))
-        made = read_summaries(study.store, recipe.images_dir, shards)
-        actual = what_happened(config, clusters, cluster, "on_demand", made) if made else None
+    return Curve(axis, fit, 0.0 if cluster is None else _usd_per_image(study, axis, cluster, without_price))
+
+
+def _usd_per_image(study: Study, axis: str, cluster: str, without: dict[str, str]) -> float:
+    """Price of an image of an axis; 0, and the reason in `without`, when its speed is not known: its law is worth more
+    than its price.
+    """
+    config, clusters = study.plan.axes[axis][-1][1].config, load_clusters()
+    recipe = study.recipe_of(config)
+    shards = sorted(published_shards(study.store, recipe.images_dir))
+    made = read_summaries(study.store, recipe.images_dir, shards)
+    actual = what_happened(config, clusters, cluster, "on_demand", made) if made else None
+    try:
         plan = plan_run(config, recipe, clusters, cluster, actual=actual)
-        usd = plan["usd"] / plan["images"]
-    return Curve(axis, fit, usd)
+    except InputError as error:
+        without[axis] = str(error).partition(";")[0]
+        return 0.0
+    return float(plan["usd"] / plan["images"])

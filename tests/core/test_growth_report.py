@@ -15,6 +15,7 @@ from pipeline.core.extra_counts import read_extra_images
 from pipeline.core.growth import ClassLaws, GrowthFit, allocate
 from pipeline.core.growth_report import (
     Proposal,
+    as_trained,
     comparison_study,
     confused_pairs,
     growth_config,
@@ -26,6 +27,7 @@ from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
 
 CLASSES = load_class_table("fashion_mnist")
+ON_A_CPU = ("train.device=cpu", "train.mixed_precision=none", "train.sync_batch_norm=false")
 LAWS = ClassLaws(np.full(10, 0.02), np.linspace(0.1, 2, 10), 0.4)
 OTHER = ClassLaws(LAWS.floors, LAWS.amplitudes[::-1].copy(), 0.4)
 CONFUSION = np.full((10, 10), 2) + np.diag(np.full(10, 80))
@@ -46,15 +48,26 @@ def test_the_table_is_what_generate_reads(proposal: Proposal, tmp_path: Path) ->
 
 def test_the_config_is_what_a_training_reads(proposal: Proposal, tmp_path: Path) -> None:
     path = tmp_path / "growth.yaml"
-    path.write_text(growth_config(proposal, CLASSES))
+    base = load_config("fashion", overrides=["recipe.template=c", "train.epochs=7", "train.seed=2"])
+    path.write_text(growth_config(proposal, CLASSES, as_trained(base, load_config("fashion"))))
     config = load_config("fashion", [str(path)])
+    assert config.recipe == base.recipe and (config.train.epochs, config.train.seed) == (7, 0)
     assert config.images_per_class == 800 and config.train.extra_images == proposal.extra_images(CLASSES)
     assert config.train.logit_adjustment == 1
 
 
-def test_the_comparison_costs_the_same_on_both_sides(proposal: Proposal) -> None:
-    base = load_config("fashion", overrides=["train.epochs=7", "train.num_workers=1", "recipe.template=c, d_c"])
-    study = StudyConfig.model_validate(yaml.safe_load(comparison_study(proposal, CLASSES, base)))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recipe.template=c, d_c", "train=@paper_rn50", *ON_A_CPU],
+        ["recipe.template=[{template: c}, {template: 'c, h_c', weight: 2}]"],
+        ['recipe.template={{ c }} – a {{ h_c }}: "so"', "train.augmentation=dino_multicrop"],
+    ],
+)
+def test_the_comparison_costs_the_same_on_both_sides(proposal: Proposal, words: list[str]) -> None:
+    base = load_config("fashion", overrides=[*words, "train.epochs=7", "train.num_workers=1"])
+    trained = as_trained(base, load_config("fashion"))
+    study = StudyConfig.model_validate(yaml.safe_load(comparison_study(proposal, CLASSES, trained)))
     plan = plan_study(study, load_config("fashion"))
     (_, uniform), (_, targeted) = plan.axes["growth"]
     images = [10 * cell.config.images_per_class + cell.config.train.num_extra for cell in (uniform, targeted)]

@@ -11,7 +11,7 @@ import pytest
 from pipeline.core import report_content
 from pipeline.core.artifact import Store
 from pipeline.core.identity import image_id
-from pipeline.core.report_content import SEARCHED_PER_PICTURE, _image_rows
+from pipeline.core.report_content import IMAGE_COLUMNS, SEARCHED_PER_PICTURE, _image_rows
 from pipeline.core.schema import IMAGE_SCHEMA
 
 NUM_CLASSES, IMAGES_PER_CLASS = 4, 60
@@ -22,11 +22,12 @@ def images_dir(store: Store) -> str:
     """A shard for each index inside the classes."""
     for index in range(IMAGES_PER_CLASS):
         rows = [
-            {**dict.fromkeys(IMAGE_SCHEMA.names), "image_id": image_id(label, index), "class_index": label}
+            {**dict.fromkeys(IMAGE_COLUMNS), "image_id": image_id(label, index), "class_index": label}
             for label in range(NUM_CLASSES)
         ]
         out = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), out)
+        schema = pa.schema([IMAGE_SCHEMA.field(name).with_nullable(True) for name in IMAGE_COLUMNS])
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
         store.write_bytes(f"images/a/shards/shard-{index:06d}.parquet", out.getvalue())
     store.write_json("images/a/identity.json", {"shard_size": NUM_CLASSES})
     return "images/a"

@@ -134,11 +134,11 @@ def test_the_plot_cuts_no_error_bar_off_and_has_no_bars(monkeypatch: pytest.Monk
 
 def test_rows_are_named_after_what_they_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     words = {"generated": [], "mixed": ["train.data=mixed"], "photos": ["train.data=real"]}
-    plan = plan_study(StudyConfig(twins=False, axes={"data": words}), load_config("fashion"))
+    plan = plan_study(StudyConfig(axes={"data": words}), load_config("fashion"))
     table = lines(plan, {(cell, seed): 0.5 for cell in plan.cells for seed in plan.seeds}, TEN)
-    (panel,) = panels(monkeypatch, table)
+    panel = panels(monkeypatch, table)[0]
     names = {text.get_text() for text in panel.get_legend().get_texts()}
-    assert names == {"synthetic images", "synthetic and real images", "real images"}
+    assert names == {"synthetic images", "synthetic and real images", "real images", "real twin"}
     assert "| c, h_c, and real images |" in markdown(table, 3, "Fashion")
 
 

@@ -66,3 +66,11 @@ def test_what_is_not_there_is_an_input_error(tmp_path: Path, classes: str, count
     config = config.model_copy(update={"classes": classes or config.classes})
     with pytest.raises(InputError, match=says):
         load_validation(config, ValidationConfig(images_per_class=count), Store.open(str(tmp_path)), config)
+
+
+def test_more_images_than_memory_may_hold_are_refused_before_one_is_read(tmp_path: Path, noise_folder: Path) -> None:
+    config = small_config(max_memory_gib=20 * 32**2 * 3 / 2**30)
+    fits = ValidationConfig(path=str(noise_folder), images_per_class=2)
+    load_validation(config, fits, Store.open(str(tmp_path)), config)
+    with pytest.raises(InputError, match="30 decoded validation images .*lower validation.images_per_class"):
+        load_validation(config, fits.model_copy(update={"images_per_class": 3}), Store.open(str(tmp_path)), config)

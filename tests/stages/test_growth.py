@@ -22,7 +22,7 @@ from pipeline.stages.growth import GrowthRequest, propose_growth, score_models
 from tests.image_sets import small_config
 
 SIZES = (8, 16, 32)
-REQUEST = GrowthRequest(1000, 32, ValidationConfig(images_per_class=1000), "studies/growth-x")
+REQUEST = GrowthRequest(1000, 32, ValidationConfig(images_per_class=1000), "studies/growth-x", small_config())
 TRAININGS = {size: [small_config(images_per_class=size, seed=seed) for seed in (0, 1)] for size in SIZES}
 
 
@@ -84,7 +84,7 @@ def test_on_a_cluster_a_gpu_s_scores_are_made_on_another_node(tmp_path: Path, mo
 def test_the_start_may_be_below_the_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = finished(Store.open(str(tmp_path)))
     given(monkeypatch, confusions_of([0.5] * 10))
-    request = GrowthRequest(500, 8, REQUEST.validation, "studies/growth-x")
+    request = GrowthRequest(500, 8, REQUEST.validation, "studies/growth-x", small_config())
     _, facts = propose_growth(TRAININGS, request, store, print)
     assert {line["images"] for line in facts["classes"]} == {50}  # equal classes
     assert facts["classes"][0]["accuracy"] == pytest.approx(1 - 0.5 * 8**-0.5, abs=1e-3)
@@ -98,7 +98,7 @@ def test_a_training_that_is_not_finished_is_named_and_nothing_is_written(tmp_pat
 
 
 def test_less_than_a_batch_is_refused(tmp_path: Path) -> None:
-    request = GrowthRequest(49, 32, REQUEST.validation, "studies/growth-x")
+    request = GrowthRequest(49, 32, REQUEST.validation, "studies/growth-x", small_config())
     with pytest.raises(InputError, match="--images 49 is less than one batch of 50"):
         propose_growth(TRAININGS, request, Store.open(str(tmp_path)), print)
 

@@ -84,6 +84,12 @@ def test_the_speed_of_the_set_s_own_shards_gives_the_price(tmp_path) -> None:
     assert facts["curves"][0]["next_usd"] > 0
 
 
-def test_a_price_that_nobody_knows_is_an_input_error(tmp_path) -> None:
-    with pytest.raises(InputError, match="nobody knows how fast"):
-        fit_study(finished(Store.open(str(tmp_path))), "h100x8")
+def test_a_price_that_nobody_knows_costs_no_law(tmp_path) -> None:
+    text, facts = fit_study(finished(Store.open(str(tmp_path))), "h100x8")
+    assert "No price of" in text and "nobody knows how fast" in text and "--images-per-s" not in text
+    assert [curve["next_usd"] for curve in facts["curves"]] == [None] * len(facts["curves"])
+
+
+def test_a_cluster_that_is_not_known_is_an_input_error(tmp_path) -> None:
+    with pytest.raises(InputError, match="'h100x9' is unknown"):
+        fit_study(finished(Store.open(str(tmp_path))), "h100x9")

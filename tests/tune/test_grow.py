@@ -54,7 +54,8 @@ def test_the_whole_way_from_trainings_to_a_training_on_what_was_proposed(
     grown = cli("tune.grow", *options, *sizes, "--images", "60", "--validation-images", "50", "--json").check_ok().json
     assert sum(line["images"] for line in grown["classes"]) == 60 and grown["start"] == 32
     folder = tmp_path / "runs" / "studies" / "growth-default"
-    made = cli("jobs.generate", *options, "--per-class", str(folder / "growth.csv"), "--json").check_ok().json
+    extra = ["--config", str(folder / "growth.yaml"), "--per-class", str(folder / "growth.csv")]
+    made = cli("jobs.generate", *options, *extra, "--json").check_ok().json
     assert made["rows"] == made["images_made"] == 60
     grown_config = ["--config", str(folder / "growth.yaml"), "--images-per-class", "32"]  # --set would win over it
     trained = cli("jobs.train", *options, *grown_config, "--json").check_ok().json
