@@ -54,11 +54,11 @@ def main(
     base = submission_id(words, name)
     variables = job_environment(os.environ, names)
 
+    from pipeline.stages.following import follow
     from pipeline.stages.submission import (
         DEFAULT_ADDRESS,
         check_size,
         connect,
-        follow,
         package_sizes,
         sender,
         sent_when_and_by,

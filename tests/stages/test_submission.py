@@ -1,24 +1,15 @@
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-import ray
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.core.errors import InputError, WorkError
 from pipeline.stages.submission import (
     check_size,
     connect,
-    follow,
     package_sizes,
     sender,
     sent_when_and_by,
@@ -26,6 +17,7 @@ from pipeline.stages.submission import (
 )
 from tests.cluster_head import free_ports
 from tests.conftest import REPOSITORY
+from tests.jobs_api import Jobs, served
 
 
 @pytest.fixture
@@ -69,61 +61,6 @@ def test_an_address_where_nobody_is_says_how_to_get_there() -> None:
         connect(f"http://127.0.0.1:{port}")
 
 
-class BrokenOnce:
-    """The part of Ray's client that `follow` uses; its first connection breaks in the middle of the log."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-
-    def get_address(self) -> str:
-        return "http://127.0.0.1:9"
-
-    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
-        self.connections += 1
-        yield "one\n"
-        yield "two\n"
-        if self.connections == 1:
-            raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
-        yield "three\n"
-
-    def get_job_info(self, job_id: str) -> Any:
-        return SimpleNamespace(status=JobStatus.SUCCEEDED, driver_exit_code=0)
-
-
-def test_a_connection_that_breaks_costs_no_line_and_prints_none_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    client = BrokenOnce()
-    ended = follow(cast(JobSubmissionClient, client), "job")
-    assert (ended.driver_exit_code, client.connections) == (0, 2)
-    assert capsys.readouterr().out == "one\ntwo\nthree\n"
-
-
-@contextmanager
-def served(answers: Callable[[str, str], tuple[int, bytes]]) -> Iterator[str]:
-    """The address of an HTTP server that gives `answers(method, path)`: status and body."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = answers(self.command, self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = _answer  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -143,27 +80,6 @@ def test_another_server_at_the_address_is_one_line(status: int, body: bytes, mon
     ):
         connect(address)
     assert "\n" not in str(caught.value)
-
-
-class Jobs:
-    """The part of Ray's jobs API that a submission needs; another client's job comes between listing and sending."""
-
-    def __init__(self, refuse: tuple[int, bytes] | None = None) -> None:
-        self.refuse = refuse
-        self.listed: list[dict[str, Any]] = []
-
-    def __call__(self, method: str, path: str) -> tuple[int, bytes]:
-        if path == "/api/version":
-            return 200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}).encode()
-        if method == "GET":
-            return 200, json.dumps(self.listed).encode()
-        if self.refuse:
-            return self.refuse
-        self.listed = [{
-            "type": "SUBMISSION", "submission_id": "generate-1f", "entrypoint": "x", "status": "RUNNING",
-            "start_time": 0, "metadata": {"sent_by": "ann@desk"},
-        }]  # fmt: skip
-        return 400, b"Traceback ...\nValueError: Job with submission_id generate-1f already exists."
 
 
 def send(client: JobSubmissionClient) -> tuple[str, JobDetails | None]:
