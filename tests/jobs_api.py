@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,12 +14,15 @@ import ray
 
 
 @contextmanager
-def served(answers: Callable[[str, str], tuple[int, bytes]]) -> Iterator[str]:
-    """The address of an HTTP server that gives `answers(method, path)`: status and body."""
+def served(answers: Callable[[str, str], tuple[int, bytes]], seconds_per_mib: float = 0) -> Iterator[str]:
+    """The address of an HTTP server that gives `answers(method, path)`: status and body; it may read slowly."""
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            left = int(self.headers.get("Content-Length") or 0)
+            while left > 0:
+                left -= len(self.rfile.read(min(left, 1 << 18)))
+                time.sleep(seconds_per_mib / 4)
             status, body = answers(self.command, self.path)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

@@ -7,6 +7,7 @@ import pytest
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.core.errors import InputError, WorkError
+from pipeline.stages import submission
 from pipeline.stages.submission import (
     check_size,
     connect,
@@ -49,7 +50,17 @@ def test_a_package_over_the_limit_names_its_biggest_entries(folder: Path) -> Non
         check_size(sizes, 2)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://host:10001", "auto", "http://"])
+def test_gitignore_counts_where_ray_heeds_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".rayignore").unlink()
+    assert "runs" not in package_sizes(folder)
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
+    assert package_sizes(folder)["runs"] == 5 << 20
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8265", "ray://host:10001", "auto", "http://", "http://a..b:8265", f"http://{'x' * 64}.org:8265"],
+)
 def test_an_address_is_that_of_a_dashboard(address: str) -> None:
     with pytest.raises(InputError, match="the address of the cluster's dashboard"):
         connect(address)
@@ -59,6 +70,42 @@ def test_an_address_where_nobody_is_says_how_to_get_there() -> None:
     (port,) = free_ports(1)
     with pytest.raises(InputError, match=rf"no cluster answers at http://127\.0\.0\.1:{port}; .*kubectl port-forward"):
         connect(f"http://127.0.0.1:{port}")
+
+
+def test_a_dashboard_that_never_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # `connect` sets it
+    monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (5.0, 0.5))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"what answers at {address} is no dashboard of Ray .*Timeout"):
+            connect(address)
+
+
+def test_a_package_that_goes_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is one of silence: a whole body given to the socket at once would have to be gone within it."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    package = bytes(24 << 20)  # more than the buffers of two sockets
+    with served(Jobs(), seconds_per_mib=0.25) as address:
+        client = connect(address)
+        monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (2.0, 2.0))
+        monkeypatch.setattr(submission, "UPLOAD_TIMEOUT_S", (2.0, 30.0))
+        assert client._do_request("PUT", "/api/packages/gcs/x.zip", data=package).status_code == 400
+
+
+@pytest.mark.parametrize("address", ["http://me:hush-1@127.0.0.1:{port}", "http://127.0.0.1:{port}/?token=hush-1"])
+def test_a_password_in_an_address_is_in_no_message(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    (port,) = free_ports(1)
+    with pytest.raises(InputError, match="no cluster answers at") as caught:
+        connect(address.format(port=port))
+    assert "hush" not in str(caught.value) and f":{port}" in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["me:hush-1@host:8265", "ftp://me:hush-1@host", "http://me:hush-1@host:x"])
+def test_a_password_in_a_wrong_address_is_not_said(address: str) -> None:
+    with pytest.raises(InputError, match="the address of the cluster's dashboard") as caught:
+        connect(address)
+    assert "hush" not in str(caught.value) and "@host" in str(caught.value)
 
 
 @pytest.mark.parametrize(
