@@ -46,7 +46,8 @@ def main(
     words: tuple[str, ...],
 ) -> None:
     """Send a command with this directory to a cluster, and follow it."""
-    from pipeline.core.submission import check_command, entrypoint, job_environment, submission_id
+    from pipeline.core.credentials import covered
+    from pipeline.core.submission import check_command, entrypoint, job_environment, shown_address, submission_id
 
     folder = Path(__file__).resolve().parent.parent
     check_command(words, folder)
@@ -54,11 +55,11 @@ def main(
     base = submission_id(words, name)
     variables = job_environment(os.environ, names)
 
+    from pipeline.stages.following import follow
     from pipeline.stages.submission import (
         DEFAULT_ADDRESS,
         check_size,
         connect,
-        follow,
         package_sizes,
         sender,
         sent_when_and_by,
@@ -68,8 +69,9 @@ def main(
     sizes = package_sizes(folder)
     check_size(sizes, max_mib)
     where = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
+    shown = shown_address(where)
     sent: dict[str, Any] = {
-        "address": where, "submission_id": base, "command": shlex.join(words), "variables": sorted(variables),
+        "address": shown, "submission_id": base, "command": shlex.join(words), "variables": sorted(variables),
         "secrets": sorted(secrets), "mib": round(sum(sizes.values()) / 2**20, 2),
     }  # fmt: skip
     if dry_run:
@@ -87,11 +89,13 @@ def main(
         )
 
     job_id, under_way = submit_or_follow(client, base, submit)
-    again = shlex.join(["python", "-m", "jobs.submit", *(word for word in sys.argv[1:] if word != "--no-wait")])
+    again = shlex.join(
+        ["python", "-m", "jobs.submit", *(covered(word) for word in sys.argv[1:] if word != "--no-wait")]
+    )
     if under_way is None:
-        click.echo(f"sent: {job_id} at {where}", err=True)
+        click.echo(f"sent: {job_id} at {shown}", err=True)
     else:  # its code is its sender's, who may be somebody else
-        click.echo(f"already under way: {job_id} at {where}, {sent_when_and_by(under_way)}, with that code", err=True)
+        click.echo(f"already under way: {job_id} at {shown}, {sent_when_and_by(under_way)}, with that code", err=True)
     sent["submission_id"] = job_id
     if no_wait:
         print_summary(f"follow or resume: {again}", {**sent, "status": "sent"}, json_output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -199,8 +200,17 @@ def run_job(command: click.Command) -> NoReturn:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
+        _drop_what_stdout_refuses()
         _fail(f"{error.filename or 'storage'}: {error.strerror}; mend it, then run the same command again to go on", 1)
     sys.exit(0)
+
+
+def _drop_what_stdout_refuses() -> None:
+    """Python would try to write it once more when it ends, say so in two lines, and make 120 of our exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: object, code: int) -> NoReturn:

@@ -4,6 +4,8 @@ import errno
 import importlib
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 
 from pipeline.cli import JobContext, job_options, job_options_with, run_job
 from pipeline.core.errors import InputError, WorkError
+from tests.conftest import REPOSITORY
 
 
 def run(
@@ -84,6 +87,19 @@ def test_an_error_becomes_one_line_and_a_code(capsys, monkeypatch, raised: BaseE
     found, out, err = run(capsys, monkeypatch, fail, "--preset", "fashion")
     line = err.lstrip("\n")  # click ends the line of a ^C first
     assert found == code and out == "" and line.startswith(says) and line.count("\n") == 1
+
+
+def test_a_full_disk_under_stdout_is_one_line_too() -> None:
+    """Python writes what is left in its buffer once more when it ends, and would say so, with exit code 120."""
+    code = "import click, pipeline.cli as cli; cli.run_job(click.command()(lambda: click.echo('done')))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: storage: No space left on device")
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

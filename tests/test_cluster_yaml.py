@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -200,14 +203,54 @@ def test_gpu_work_goes_to_spot_then_to_the_other_group_and_no_further(config: di
     assert sum(planned(config, 100).values()) == config["max_workers"]
 
 
-def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_with(config: dict[str, Any]) -> None:
-    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
-        # Between set -a and set +a: exported. A mode left open follows a token file that only one node may have.
-        environment = "set -a; . ~/synthclones/cluster.env; RAY_AUTH_MODE=${RAY_AUTH_MODE:-disabled}; set +a; "
-        assert config[commands][-1].startswith(environment)
+def test_an_environment_of_the_nodes_stays_out_of_git_and_of_what_jobs_are_sent_with() -> None:
     for ignored in (".gitignore", ".rayignore"):
         named = (CLUSTER.parent / ignored).read_text().splitlines()
         assert {"/cluster.env", ".env", "*.pem", ".netrc"} <= set(named)
+
+
+def environment_of_ray(commands: list[str], lines: str, home: Path) -> tuple[dict[str, str], str]:
+    """What `ray start` finds on a node whose cluster.env holds these lines, and what the shell said before it."""
+    shutil.copytree(REPOSITORY / "aws", home / "synthclones/aws", dirs_exist_ok=True)
+    (home / "synthclones/cluster.env").write_bytes(lines.encode())
+    before, found, _ = commands[-1].partition("ray start ")
+    assert found
+    done = subprocess.run(
+        ["bash", "-c", f"{before}env -0"],
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=True,
+    )
+    variables = dict(item.split("=", 1) for item in done.stdout.decode().rstrip("\0").split("\0"))
+    return variables, done.stderr.decode()
+
+
+@pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_the_lines_of_cluster_env_reach_ray_as_they_stand(
+    config: dict[str, Any], commands: str, tmp_path: Path
+) -> None:
+    values = {
+        "AND": "a&b;c|d", "SPACES": " two  words ", "DOLLARS": "a$$b$HOME`id`", "QUOTES": "\"kept\" 'too'",
+        "BACK": "a\\b\\\\", "HASH": "a #b!c", "EMPTY": "", "EQUAL": "a=b", "LAST": "*",
+    }  # fmt: skip
+    lines = "# where things are\n\n" + "\n".join(f"{name}={value}" for name, value in values.items())
+    found, _ = environment_of_ray(config[commands], lines, tmp_path)
+    assert {name: found.get(name) for name in values} == values
+
+
+def test_a_line_of_cluster_env_that_is_no_setting_is_told_by_its_number_alone(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = "hush-1\nA B=hush-2\r\n1C=hush-3\nGOOD=x\r\n"
+    found, said = environment_of_ray(config["worker_start_ray_commands"], lines, tmp_path)
+    assert found["GOOD"] == "x" and "hush" not in said
+    assert [f"line {number} of cluster.env" in said for number in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
+def test_no_token_that_happens_to_lie_on_a_node_is_taken(config: dict[str, Any], commands: str, tmp_path: Path) -> None:
+    for lines, mode in (("", "disabled"), ("RAY_AUTH_MODE=token", "token")):
+        assert environment_of_ray(config[commands], lines, tmp_path)[0]["RAY_AUTH_MODE"] == mode
 
 
 def test_nodes_are_set_up_from_the_lock_and_keep_local_state_out(config: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.core.config_loading import nearest
-from pipeline.core.credentials import is_secret_name, secrets_in
+from pipeline.core.credentials import covered, is_secret_name, secrets_in
 from pipeline.core.errors import InputError
 
 SENT = (
@@ -26,7 +26,13 @@ SENT = (
 )
 """The variables that go with every job, when they are set: where things are, never who may read them."""
 
-_SETTING = re.compile(r"-{0,2}(?P<name>[^=\s/:]+)=.", re.DOTALL)
+# A URL's own names, `?token=` and the like, are `secrets_in`'s; its host and path may read like one: http://auth:5000.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s,'\"\[\]{}]*")
+_NAMED = r"(?P<name>[^\s/=:,;&?'\"\[\](){}]+)['\"]?\s*"
+# NAME= wherever a name may begin, but no comparison of a template; NAME: only where YAML's keys stand: a prompt such as
+# `a photo of a monkey: …` holds none.
+_SETTING = re.compile(r"(?:^|(?<=[\s=:,;&?'\"\[({]))-{0,2}" + _NAMED + r"=(?=[^=])")
+_KEY = re.compile(r"(?:^|[=,\[{\n])\s*(?:-\s+)*['\"]?" + _NAMED + r":(?=.)", re.DOTALL)
 _OPTION = re.compile(r"-{1,2}(?P<name>[A-Za-z][A-Za-z0-9_-]*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -44,7 +50,9 @@ def job_environment(environment: Mapping[str, str], names: Sequence[str]) -> dic
     """
     for name in names:
         if name not in environment:
-            raise InputError(f"--env {name!r} is not set here; set it, or leave the option out")
+            before, given, _ = name.partition("=")
+            mend = "give its name, not its value" if given else "set it, or leave the option out"
+            raise InputError(f"--env {before!r} is not set here; {mend}")
     chosen = {name: environment[name] for name in (*SENT, *names) if name in environment}
     for name, value in chosen.items():
         if is_secret_name(name) or secrets_in(value):
@@ -60,7 +68,9 @@ def entrypoint(words: Sequence[str], secrets: Sequence[str]) -> str:
     checks = []
     for name in secrets:
         if not _VARIABLE.fullmatch(name):
-            raise InputError(f"--secret {name!r} is no name of an environment variable; give its name, not its value")
+            before = name.partition("=")[0]
+            shown = f" {before!r}" if _VARIABLE.fullmatch(before) else ""  # what is no name may be the secret itself
+            raise InputError(f"--secret{shown} takes the name of an environment variable; give its name, not its value")
         checks.append(
             f'[ -n "${{{name}:-}}" ] || {{ echo "error: {name} is not set on this node of the cluster; set it where '
             'its nodes are described (docs/clusters.md)" >&2; exit 2; }; '
@@ -79,9 +89,9 @@ def check_command(words: Sequence[str], folder: Path) -> str:
     for word in words:
         if secrets_in(word):
             raise InputError(f"the command holds a password or token in a URL, and is not sent: {_MEND}")
-        named = _SETTING.match(word) or _OPTION.fullmatch(word)
-        if named and is_secret_name(named["name"]):
-            raise InputError(f"the command holds the secret {named['name']!r}, and is not sent: {_MEND}")
+        for name in _names_in(word):
+            if is_secret_name(name):
+                raise InputError(f"the command holds the secret {name!r}, and is not sent: {_MEND}")
     known = {
         f"{package}.{path.stem}": path
         for package in ("jobs", "tune")
@@ -91,6 +101,19 @@ def check_command(words: Sequence[str], folder: Path) -> str:
     if words[2] not in known:
         raise InputError(f"{folder} has no job {words[2]!r}{nearest(words[2], list(known))}")
     return words[2]
+
+
+def _names_in(word: str) -> list[str]:
+    """The names of what a word of a command sets: an option, `NAME=`, a key of a mapping."""
+    option = _OPTION.fullmatch(word)
+    text = _URL.sub("", word)
+    found = [*_SETTING.finditer(text), *_KEY.finditer(text), *([option] if option else [])]
+    return [match["name"] for match in found]
+
+
+def shown_address(address: str) -> str:
+    """An address of a cluster as people may see it: *** for a password or token, also where `http://` is forgotten."""
+    return covered(address) if "://" in address else covered(f"http://{address}").removeprefix("http://")
 
 
 def submission_id(words: Sequence[str], name: str | None) -> str:

@@ -22,7 +22,7 @@ def answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S).close()
-    except OSError:
+    except (OSError, UnicodeError):  # the second: a name that no host can have, `a..b`
         return False
     return True
 

@@ -1,41 +1,40 @@
-"""A command sent to a cluster through Ray's jobs API, and followed to its end."""
+"""A command sent to a cluster through Ray's jobs API."""
 
 from __future__ import annotations
 
-import asyncio
 import getpass
+import io
 import logging
 import os
 import re
 import socket
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 import requests
-from aiohttp import ClientError
 from packaging.version import InvalidVersion
-from ray._private.ray_constants import get_runtime_env_default_excludes
+from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE, get_runtime_env_default_excludes
 from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
 from ray.exceptions import AuthenticationError
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.outbox import one_line
-from pipeline.core.submission import attempt_of
-from pipeline.stages.head_watch import PATIENCE_S, answers, answers_within
+from pipeline.core.submission import attempt_of, shown_address
+from pipeline.stages.head_watch import answers_within
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-POLL_S = 5.0
-PENDING_NOTE_S = 30.0
-"""A job that waits for a node says so as often."""
+REQUEST_TIMEOUT_S = (5.0, 60.0)
+"""For a connection, and for each silence after it."""
+UPLOAD_TIMEOUT_S = (60.0, 600.0)
+"""Of a package: for a piece of 16 KiB to go, and for the answer, before which slow lines still empty their buffers."""
 
 _STATUS = re.compile(
     r"(?:Request failed with status code|Version check returned) (?P<code>\d+)[:.](?P<text>.*)", re.DOTALL
@@ -43,7 +42,7 @@ _STATUS = re.compile(
 
 
 def package_sizes(folder: Path) -> dict[str, int]:
-    """Bytes that Ray would pack, by entry of the folder: Ray's own walk, so `.gitignore` and `.rayignore` count."""
+    """Bytes that Ray would pack, by entry of the folder: Ray's own walk, so what it ignores is left out."""
     sizes: dict[str, int] = {}
 
     def add(path: Path) -> None:
@@ -52,7 +51,8 @@ def package_sizes(folder: Path) -> dict[str, int]:
             sizes[entry] = sizes.get(entry, 0) + path.stat().st_size
 
     excludes = [_get_excludes(folder, get_runtime_env_default_excludes())]
-    _dir_travel(folder, excludes, add, include_gitignore=True, logger=logging.getLogger(__name__))
+    heeded = os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1"
+    _dir_travel(folder, excludes, add, include_gitignore=heeded, logger=logging.getLogger(__name__))
     return sizes
 
 
@@ -68,31 +68,44 @@ def check_size(sizes: Mapping[str, int], limit_mib: float) -> None:
         )
 
 
+class _Client(JobSubmissionClient):
+    """Ray's client, which would wait for ever for a dashboard that takes connections and never answers."""
+
+    def _do_request(
+        self, method: str, endpoint: str, *, data: bytes | None = None, **arguments: Any
+    ) -> requests.Response:
+        # As a file, the body goes in pieces; as bytes it would be given to the socket at once, all within the limit.
+        body: Any = None if data is None else io.BytesIO(data)
+        arguments.setdefault("timeout", REQUEST_TIMEOUT_S if data is None else UPLOAD_TIMEOUT_S)
+        return super()._do_request(method, endpoint, data=body, **arguments)
+
+
 def connect(address: str) -> JobSubmissionClient:
     """The jobs API at an http(s) address, of a cluster with this machine's version of Ray.
 
     Raises:
         InputError: nothing answers there, it asks for a token that is not given, or it runs another Ray.
     """
-    if not answers_within(_endpoint(address), 5.0):
+    shown = shown_address(address)
+    if not answers_within(endpoint(address), 5.0):
         raise InputError(
-            f"no cluster answers at {address}; forward its dashboard with `ray dashboard cluster.yaml` or "
+            f"no cluster answers at {shown}; forward its dashboard with `ray dashboard cluster.yaml` or "
             "`kubectl port-forward`, or give --address"
         )
     for name in ("ray._private.runtime_env", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)  # a line for each .gitignore that was heeded
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray's client prefers the variables, RAY_ADDRESS too
     try:
-        with _answered(address):
-            client = JobSubmissionClient(address)
+        with answered(address):
+            client = _Client(address)
             version = client._server_ray_version  # which it asked for when it was made
     except (WorkError, LookupError, TypeError, InvalidVersion) as error:  # what another server's answer ends in
         raise InputError(
-            f"what answers at {address} is no dashboard of Ray ({one_line(error)}); give the cluster's with --address"
+            f"what answers at {shown} is no dashboard of Ray ({one_line(error)}); give the cluster's with --address"
         ) from error
     if version != ray.__version__:
         raise InputError(
-            f"the cluster at {address} runs Ray {version} and this machine {ray.__version__}; set both up from one "
+            f"the cluster at {shown} runs Ray {version} and this machine {ray.__version__}; set both up from one "
             "requirements.lock"
         )
     return client
@@ -110,7 +123,7 @@ def submit_or_follow(
     """
     tried: set[str] = set()
     while True:
-        with _answered(client.get_address()):
+        with answered(client.get_address()):
             attempts = {}
             for job in client.list_jobs():
                 if number := attempt_of(base, job.submission_id):
@@ -145,90 +158,20 @@ def sent_when_and_by(job: JobDetails) -> str:
     return f"sent by {who} at {when:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def follow(client: JobSubmissionClient, job_id: str) -> JobDetails:
-    """Print a job's log as it grows and return how the job ended.
-
-    Raises:
-        WorkError: the head has not answered for `PATIENCE_S`.
-    """
-    address = client.get_address()
-    log = _Log(client, job_id)
-    silent_since_s: float | None = None
-    while True:
-        try:
-            asyncio.run(log.print_on())
-            with _answered(address):
-                job = client.get_job_info(job_id)
-            if job.status.is_terminal():
-                return job
-            silent_since_s = None
-        except (ClientError, OSError, RuntimeError) as error:  # the connection broke: the job may go on without us
-            silent_since_s = silent_since_s or time.monotonic()
-            if time.monotonic() - silent_since_s >= PATIENCE_S:
-                raise WorkError(
-                    f"the cluster at {address} no longer answers; what is published is kept, send the job again to a "
-                    "cluster that is up to go on"
-                ) from error
-        time.sleep(1)
-
-
-class _Log:
-    """A job's log on stdout, each part once over all connections."""
-
-    def __init__(self, client: JobSubmissionClient, job_id: str) -> None:
-        self._client, self._job_id = client, job_id
-        self._printed = 0
-
-    async def print_on(self) -> None:
-        """Print what is new until the log ends. Raises `ConnectionError` when the head is gone, which a web socket
-        alone would not notice.
-        """
-        stream = self._client.tail_job_logs(self._job_id)  # from its begin
-        seen = 0
-        while True:
-            chunk = asyncio.ensure_future(anext(stream))
-            await self._wait(chunk)
-            try:
-                text = chunk.result()
-            except StopAsyncIteration:
-                return
-            new = text[max(0, self._printed - seen) :]
-            seen += len(text)
-            self._printed = max(self._printed, seen)
-            sys.stdout.write(new)
-            sys.stdout.flush()
-
-    async def _wait(self, chunk: asyncio.Future[str]) -> None:
-        """Until there is a next part; a job that has none since it waits for a node says so."""
-        endpoint = _endpoint(self._client.get_address())
-        noted_s = heard_s = time.monotonic()
-        while not (await asyncio.wait({chunk}, timeout=POLL_S))[0]:
-            now_s = time.monotonic()
-            if answers(endpoint):
-                heard_s = now_s
-            elif now_s - heard_s >= PATIENCE_S:
-                chunk.cancel()
-                raise ConnectionError(endpoint)
-            if self._printed == 0 and now_s - noted_s >= PENDING_NOTE_S:
-                noted_s = now_s
-                job = self._client.get_job_info(self._job_id)
-                if job.status == JobStatus.PENDING:
-                    print(f"waiting: {job.message}", file=sys.stderr, flush=True)
-
-
 @contextmanager
-def _answered(address: str) -> Iterator[None]:
+def answered(address: str) -> Iterator[None]:
     """What the jobs API raises becomes one line."""
+    shown = shown_address(address)
     try:
         yield
     except AuthenticationError as error:
         raise InputError(
-            f"the cluster at {address} asks for a token that was not given or is wrong; set RAY_AUTH_MODE=token and "
+            f"the cluster at {shown} asks for a token that was not given or is wrong; set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
         ) from error
     except (requests.RequestException, ConnectionError) as error:
         raise WorkError(
-            f"the cluster at {address} does not answer as it should ({type(error).__name__}); try again"
+            f"the cluster at {shown} does not answer as it should ({type(error).__name__}); try again"
         ) from error
     except WorkError:
         raise
@@ -239,14 +182,16 @@ def _answered(address: str) -> Iterator[None]:
         lines = found["text"].strip().rstrip(".").splitlines() or ["no reason given"]
         mend = "what stands before it takes no package of this size" if found["code"] == "413" else "see its log"
         raise WorkError(
-            f"the cluster at {address} answered with HTTP {found['code']} ({lines[-1][:200]}); {mend}, then try again"
+            f"the cluster at {shown} answered with HTTP {found['code']} ({lines[-1][:200]}); {mend}, then try again"
         ) from error
 
 
-def _endpoint(address: str) -> str:
+def endpoint(address: str) -> str:
     """HOST:PORT of an http(s) address. Raises `InputError` when it is none."""
-    with suppress(ValueError):  # a bracket that is not closed, a port that is no number
+    with suppress(ValueError):  # a bracket that is not closed, a port that is no number, a name like `a..b`
         parts = urlsplit(address)
-        if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.hostname.encode("idna"):
             return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-    raise InputError(f"--address {address!r} is not http(s)://HOST:PORT, the address of the cluster's dashboard")
+    raise InputError(
+        f"--address {shown_address(address)!r} is not http(s)://HOST:PORT, the address of the cluster's dashboard"
+    )

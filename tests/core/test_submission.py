@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.flatten import flatten
-from pipeline.core.submission import attempt_of, check_command, entrypoint, job_environment, submission_id
+from pipeline.core.submission import (
+    attempt_of,
+    check_command,
+    entrypoint,
+    job_environment,
+    shown_address,
+    submission_id,
+)
 from tests.conftest import REPOSITORY
 
 WORDS = ["python", "-m", "jobs.generate", "--preset", "fashion"]
@@ -63,11 +70,44 @@ def test_no_form_of_a_secret_in_a_uri_is_sent(uri: str) -> None:
         assert "hush" not in str(caught.value)
 
 
-@pytest.mark.parametrize("words", [["--api-token=hush"], ["--api-token", "hush"], ["--set", "hub.password=hush"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--api-token=hush"],
+        ["--api-token", "hush"],
+        ["--set", "hub.password=hush"],
+        ["--set", "hub.password = hush"],
+        ["--set=hub.password=hush"],
+        ["--set", "hub={password: hush}"],
+        ["--set", "hub={user: me, 'password': hush}"],
+        ["--set", 'hub={"user":"me","password":"hush"}'],
+        ["--set=hub={uri: http://host,password: hush}"],
+        ["--set", "hub=password: hush"],
+        ["--set", "hub=\n- user: me\n  password: hush"],
+    ],
+)
 def test_a_secret_by_its_name_in_a_command_is_not_sent(words: list[str]) -> None:
-    with pytest.raises(InputError, match="holds the secret '(api-token|hub.password)'") as caught:
+    with pytest.raises(InputError, match="holds the secret '(api-token|(hub\\.)?password)'") as caught:
         check_command([*WORDS, *words], REPOSITORY)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "http://auth:5000/key=1/mlflow",
+        "s3://bucket/monkey=1/token:x",
+        "tracking.uri=http://keycloak-auth:5000/?a=1",
+        "train.optimizer={name: sgd, lr: 0.1}",
+        "--set=train.optimizer=lamb",
+        "recipe.prompt=a photo of a monkey: {{ c }}",
+        "recipe.prompt=[{template: 'a {{ c }}, such as a turkey', weight: 1}]",
+        "recipe.prompt={% if c.name == 'donkey' %}a donkey{% endif %}",
+        "arn:aws:secretsmanager:us-west-2:1:x",
+    ],
+)
+def test_what_only_looks_like_a_secret_is_sent(word: str) -> None:
+    check_command([*WORDS, "--set", word], REPOSITORY)
 
 
 def test_every_option_and_setting_of_ours_can_be_sent() -> None:
@@ -83,6 +123,31 @@ def test_every_option_and_setting_of_ours_can_be_sent() -> None:
 def test_an_unset_variable_is_refused() -> None:
     with pytest.raises(InputError, match="--env 'COLOUR' is not set here"):
         job_environment({}, ["COLOUR"])
+
+
+def test_a_value_in_place_of_a_name_is_not_said() -> None:
+    for refused in (lambda: job_environment({}, ["COLOUR=hush-1"]), lambda: entrypoint(["echo"], ["COLOUR=hush-1"])):
+        with pytest.raises(InputError, match="'COLOUR'.* its name, not its value") as caught:
+            refused()
+        assert "hush" not in str(caught.value)
+    with pytest.raises(InputError, match="its name, not its value") as caught:
+        entrypoint(["echo"], ["hush-1"])
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://host:8265", "http://host:8265"),
+        ("http://me:hush@host:8265", "http://***@host:8265"),
+        ("me:hush@host:8265", "***@host:8265"),
+        ("hush@host", "***@host"),
+        ("http://host/?token=hush", "http://host/?token=***"),
+        ("127.0.0.1:8265", "127.0.0.1:8265"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(address: str, shown: str) -> None:
+    assert shown_address(address) == shown
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pipeline.core.image_set import published_shards
 from pipeline.core.recipe import resolve_recipe
 from tests.cluster_head import ClusterHead
 from tests.conftest import Cli
+from tests.jobs_api import Jobs, served
 from tests.tiny_sets import options, tiny_config
 
 pytestmark = pytest.mark.usefixtures("nothing_else_to_send")
@@ -81,3 +82,15 @@ def test_a_dry_run_says_what_would_go(cli: Cli) -> None:
     assert shown.json["variables"] == ["AWS_REGION", "HF_HUB_OFFLINE", "LANG"] and PLANTED not in json.dumps(shown.json)
     assert 0 < shown.json["mib"] < 64
     assert shown.json["command"] == "python -m jobs.demo"
+
+
+def test_a_password_in_the_address_is_in_no_output(cli: Cli) -> None:
+    words = ["--json", "--", "python", "-m", "jobs.demo"]
+    with served(Jobs((200, b'{"job_id": "demo-1", "submission_id": "demo-1"}'))) as address:
+        hushed = address.replace("http://", f"http://me:{PLANTED}@")
+        sent = cli("jobs.submit", "--no-wait", "--address", hushed, *words).check_ok()
+        dry = cli("jobs.submit", "--dry-run", *words, env={"RAY_API_SERVER_ADDRESS": hushed}).check_ok()
+    shown = address.replace("http://", "http://***@")
+    assert f"sent: demo-1 at {shown}" in sent.stderr and f"--address '{shown}'" in sent.stdout
+    assert sent.json["address"] == dry.json["address"] == shown
+    assert PLANTED not in sent.stdout + sent.stderr + dry.stdout + dry.stderr

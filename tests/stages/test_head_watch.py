@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from pipeline.stages.head_watch import answers, answers_within
 from tests.conftest import REPOSITORY, Cli
 from tests.s3_server import free_ports
@@ -50,6 +52,11 @@ def test_a_head_may_take_a_while_to_start() -> None:
     assert 1.5 <= time.monotonic() - start_s < 10
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         assert answers_within(f"[::1]:{server.getsockname()[1]}", 0)
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'x' * 64}.org"])
+def test_a_name_that_no_host_can_have_does_not_answer(host: str) -> None:
+    assert not answers(f"{host}:6379")
 
 
 def test_a_job_on_a_cluster_that_is_not_there_says_so(tmp_root: str, tiny_model, cli: Cli) -> None:

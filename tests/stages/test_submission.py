@@ -1,24 +1,16 @@
 from __future__ import annotations
 
-import json
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
-import ray
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from pipeline.core.errors import InputError, WorkError
+from pipeline.stages import submission
 from pipeline.stages.submission import (
     check_size,
     connect,
-    follow,
     package_sizes,
     sender,
     sent_when_and_by,
@@ -26,6 +18,7 @@ from pipeline.stages.submission import (
 )
 from tests.cluster_head import free_ports
 from tests.conftest import REPOSITORY
+from tests.jobs_api import Jobs, served
 
 
 @pytest.fixture
@@ -57,7 +50,17 @@ def test_a_package_over_the_limit_names_its_biggest_entries(folder: Path) -> Non
         check_size(sizes, 2)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://host:10001", "auto", "http://"])
+def test_gitignore_counts_where_ray_heeds_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".rayignore").unlink()
+    assert "runs" not in package_sizes(folder)
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
+    assert package_sizes(folder)["runs"] == 5 << 20
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1:8265", "ray://host:10001", "auto", "http://", "http://a..b:8265", f"http://{'x' * 64}.org:8265"],
+)
 def test_an_address_is_that_of_a_dashboard(address: str) -> None:
     with pytest.raises(InputError, match="the address of the cluster's dashboard"):
         connect(address)
@@ -69,59 +72,40 @@ def test_an_address_where_nobody_is_says_how_to_get_there() -> None:
         connect(f"http://127.0.0.1:{port}")
 
 
-class BrokenOnce:
-    """The part of Ray's client that `follow` uses; its first connection breaks in the middle of the log."""
-
-    def __init__(self) -> None:
-        self.connections = 0
-
-    def get_address(self) -> str:
-        return "http://127.0.0.1:9"
-
-    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
-        self.connections += 1
-        yield "one\n"
-        yield "two\n"
-        if self.connections == 1:
-            raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
-        yield "three\n"
-
-    def get_job_info(self, job_id: str) -> Any:
-        return SimpleNamespace(status=JobStatus.SUCCEEDED, driver_exit_code=0)
+def test_a_dashboard_that_never_answers_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # `connect` sets it
+    monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (5.0, 0.5))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"what answers at {address} is no dashboard of Ray .*Timeout"):
+            connect(address)
 
 
-def test_a_connection_that_breaks_costs_no_line_and_prints_none_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    client = BrokenOnce()
-    ended = follow(cast(JobSubmissionClient, client), "job")
-    assert (ended.driver_exit_code, client.connections) == (0, 2)
-    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+def test_a_package_that_goes_slowly_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is one of silence: a whole body given to the socket at once would have to be gone within it."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    package = bytes(24 << 20)  # more than the buffers of two sockets
+    with served(Jobs(), seconds_per_mib=0.25) as address:
+        client = connect(address)
+        monkeypatch.setattr(submission, "REQUEST_TIMEOUT_S", (2.0, 2.0))
+        monkeypatch.setattr(submission, "UPLOAD_TIMEOUT_S", (2.0, 30.0))
+        assert client._do_request("PUT", "/api/packages/gcs/x.zip", data=package).status_code == 400
 
 
-@contextmanager
-def served(answers: Callable[[str, str], tuple[int, bytes]]) -> Iterator[str]:
-    """The address of an HTTP server that gives `answers(method, path)`: status and body."""
+@pytest.mark.parametrize("address", ["http://me:hush-1@127.0.0.1:{port}", "http://127.0.0.1:{port}/?token=hush-1"])
+def test_a_password_in_an_address_is_in_no_message(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    (port,) = free_ports(1)
+    with pytest.raises(InputError, match="no cluster answers at") as caught:
+        connect(address.format(port=port))
+    assert "hush" not in str(caught.value) and f":{port}" in str(caught.value)
 
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, body = answers(self.command, self.path)
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
 
-        do_GET = do_PUT = do_POST = _answer  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
+@pytest.mark.parametrize("address", ["me:hush-1@host:8265", "ftp://me:hush-1@host", "http://me:hush-1@host:x"])
+def test_a_password_in_a_wrong_address_is_not_said(address: str) -> None:
+    with pytest.raises(InputError, match="the address of the cluster's dashboard") as caught:
+        connect(address)
+    assert "hush" not in str(caught.value) and "@host" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -143,27 +127,6 @@ def test_another_server_at_the_address_is_one_line(status: int, body: bytes, mon
     ):
         connect(address)
     assert "\n" not in str(caught.value)
-
-
-class Jobs:
-    """The part of Ray's jobs API that a submission needs; another client's job comes between listing and sending."""
-
-    def __init__(self, refuse: tuple[int, bytes] | None = None) -> None:
-        self.refuse = refuse
-        self.listed: list[dict[str, Any]] = []
-
-    def __call__(self, method: str, path: str) -> tuple[int, bytes]:
-        if path == "/api/version":
-            return 200, json.dumps({"version": "4", "ray_version": ray.__version__, "ray_commit": ""}).encode()
-        if method == "GET":
-            return 200, json.dumps(self.listed).encode()
-        if self.refuse:
-            return self.refuse
-        self.listed = [{
-            "type": "SUBMISSION", "submission_id": "generate-1f", "entrypoint": "x", "status": "RUNNING",
-            "start_time": 0, "metadata": {"sent_by": "ann@desk"},
-        }]  # fmt: skip
-        return 400, b"Traceback ...\nValueError: Job with submission_id generate-1f already exists."
 
 
 def send(client: JobSubmissionClient) -> tuple[str, JobDetails | None]:
