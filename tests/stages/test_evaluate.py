@@ -141,26 +141,6 @@ def test_a_finished_report_is_not_made_again(store: Store, models, manifest, tes
     assert said == []
 
 
-def test_a_removed_page_is_made_again(store: Store, models, manifest, test_folder: Path):
-    Path(store.root, manifest["report"]).unlink()
-    assert evaluate(config(test_folder), store, models)["report_id"] == manifest["report_id"]
-    assert b"<!doctype html>" in store.read_bytes(manifest["report"])
-
-
-def test_a_model_that_was_trained_again_has_a_report_of_its_own_numbers(save_model, tmp_path: Path, test_folder: Path):
-    store = Store.open(str(tmp_path))
-
-    def sureness(*paths: str) -> float:
-        """Random models all guess one class, but each with its own confidence."""
-        found = evaluate(config(test_folder), store, {"synthetic": list(paths)})
-        return store.read_json(found["metrics"])["groups"]["synthetic"]["calibration_error_mean"]
-
-    one, other = (save_model(store, "synthetic", seed) for seed in (0, 1))
-    before = sureness(one)
-    store.write_bytes(f"{one}/model.safetensors", store.read_bytes(f"{other}/model.safetensors"))
-    assert sureness(one) == sureness(other) != before
-
-
 def test_other_bins_are_another_report(store: Store, models, manifest, test_folder: Path):
     other = evaluate(config(test_folder, num_calibration_bins=5), store, {"real": models["real"]})
     assert other["report_id"] != manifest["report_id"]
