@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.class_draws import drawn_from_each_class
 from pipeline.core.datasets import CONNECT_TIMEOUT_S
 from pipeline.core.errors import MissingDataError
 from pipeline.core.identity import content_hash
@@ -133,14 +134,11 @@ def stratified_halves(labels: NDArray[np.int64], test_share: float, seed: int) -
 
     Raises `ValueError` when a class has fewer than two images.
     """
-    is_test = np.zeros(len(labels), bool)
-    generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 2:
-            raise ValueError(f"class {label} has one image, and one is needed on each side of the split")
-        is_test[rows[: min(max(round(test_share * len(rows)), 1), len(rows) - 1)]] = True
-    return is_test
+    found, counts = np.unique(labels, return_counts=True)
+    if (counts < 2).any():
+        label = found[counts < 2][0]
+        raise ValueError(f"class {label} has one image, and one is needed on each side of the split")
+    return drawn_from_each_class(labels, lambda count: min(max(round(test_share * count), 1), count - 1), seed)
 
 
 def concatenated(*splits: Split) -> Split:

@@ -29,7 +29,7 @@ from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
-TRANSFER_VERSION = 1
+TRANSFER_VERSION = 2
 """Part of a result's id: raise it when the numbers change."""
 PROTOCOL = (
     "classifier",
