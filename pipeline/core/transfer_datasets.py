@@ -57,7 +57,7 @@ class Entry:
     Args:
         group: see `TransferSet`.
         classifier: that the paper's protocol uses for it.
-        sizes: images of trainval and test as published; None when they depend on lists of the user's.
+        sizes: images of trainval and test as published; None: any.
         source: where to get it.
         layout: where its files belong under `transfer.data_dir`.
         read: (folder, split seed) -> trainval files, test files, class names; raises `OSError` or `RuntimeError` when
