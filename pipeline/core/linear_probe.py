@@ -215,7 +215,7 @@ def normalised(features: Array) -> Array:
     return result
 
 
-def log_odds(correct: int, total: int) -> float:
-    """log(p / (1 - p)) of a share of right answers; 0 and all are taken as half an image away from it, to be finite."""
+def log_odds(correct: float, total: int) -> float:
+    """log(p / (1 - p)) of a share of right answers, at least half an image away from 0 and from all, to be finite."""
     share = min(max(correct, 0.5), total - 0.5) / total
     return math.log(share / (1 - share))
