@@ -26,6 +26,8 @@ from pipeline.core.user_files import file_marks, kept_sha256, user_path
 
 NO_CLASS = -1
 """Label of an image that shows none of the classes."""
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What PIL raises about a file that is no image, or not a whole one."""
 
 
 class LabelledImages(ABC):
@@ -112,11 +114,16 @@ class FolderImages(LabelledImages):
         """One image, uint8 [H, W, 3]. Raises `InputError` naming the file when it cannot be read."""
         path = self.files[position]
         try:
-            with Image.open(path) as file:
-                image: NDArray[np.uint8] = np.array(file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return read_rgb(path)
+        except UNREADABLE as error:
             raise InputError(f"test image {str(path)!r} cannot be read ({error}); replace or remove it") from error
-        return image
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """The image in a file, uint8 [H, W, 3]. Raises one of `UNREADABLE`."""
+    with Image.open(path) as file:
+        image: NDArray[np.uint8] = np.array(file.convert("RGB"))
+    return image
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from pipeline.core.class_draws import drawn_from_each_class
 from pipeline.core.datasets import CONNECT_TIMEOUT_S
 from pipeline.core.errors import MissingDataError
 from pipeline.core.identity import content_hash
-from pipeline.core.real_images import ArrayImages, FolderImages
+from pipeline.core.real_images import ArrayImages
 from pipeline.core.transfer_config import TransferConfig
+from pipeline.core.transfer_images import TransferImages
 from pipeline.core.user_files import file_marks, user_path
 
-Images = ArrayImages | FolderImages
+Images = ArrayImages | TransferImages
 Split = tuple[Sequence[Path], Sequence[int]]
 """Image files and their labels 0..C-1."""
 
@@ -109,13 +110,13 @@ def check_sizes(where: str, published: tuple[int, int] | None, found: tuple[int,
         )
 
 
-def folder_images(name: str, files: Sequence[Path], labels: Sequence[int]) -> FolderImages:
+def folder_images(name: str, files: Sequence[Path], labels: Sequence[int]) -> TransferImages:
     """Files as labelled images; the fingerprint is over their names, `file_marks` and labels, not over the folder."""
     listing = [
         [path.parent.name, path.name, *mark, int(label)]
         for path, mark, label in zip(files, file_marks(files), labels, strict=True)
     ]
-    return FolderImages(name, content_hash(listing), files, np.asarray(labels, np.int64))
+    return TransferImages(name, content_hash(listing), files, np.asarray(labels, np.int64))
 
 
 @contextmanager
