@@ -59,7 +59,7 @@ def dtd(root: Path) -> None:
 
 def eurosat(root: Path) -> None:
     for label, kind in enumerate(("AnnualCrop", "River")):
-        for number in range(4):
+        for number in range(4 + 4 * label):
             picture(root / "eurosat" / "2750" / kind / f"{kind}_{number}.jpg", 10 * label + number)
 
 

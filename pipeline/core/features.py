@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ from pipeline.core.scoring import threads
 FEATURES_VERSION = 1
 """Part of a cache's name: raise it when the same encoder and images would give other numbers."""
 PART_ROWS = 20_000
-"""Rows of one file: 164 MB of 2,048 float32, the most that is held twice."""
+"""Rows of one file: 164 MB of 2,048 float32, the most that is held twice, and that a killed command does again."""
+_DAMAGED = (SafetensorError, FileNotFoundError, KeyError, ValueError)
 
 Features = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Features [n, d] and labels [n]."""
@@ -44,6 +47,8 @@ def features_of(
     resize: int | None = None,
 ) -> Features:
     """Features float32 [n, d] and labels int64 [n] of all images in order, from the store or computed and kept there.
+
+    What a killed command has left is not computed again, where batches and device are the same.
 
     Images: shorter side resized (bicubic) to the encoder's input or to `resize`, centre crop, float32.
 
@@ -82,12 +87,14 @@ def _compute(
     torch_threads: int,
     resize: int | None,
 ) -> None:
-    parts = 0
-    for features, labels in _parts(encoder, images, store, batch_size, device, torch_threads, resize):
+    parts, rows = _whole_parts(store, directory, batch_size, device)
+    for features, labels in _parts(encoder, images, store, batch_size, device, torch_threads, resize, rows):
         if not np.isfinite(features).all():
             raise WorkError(f"encoder {encoder.id} gives features that are no numbers; its training diverged")
-        store.write_bytes(_part(directory, parts), save({"features": features, "labels": labels}))
-        parts += 1
+        making = np.frombuffer(_making(rows, batch_size, device), np.uint8)
+        part: dict[str, NDArray[Any]] = {"features": features, "labels": labels, "making": making}
+        store.write_bytes(_part(directory, parts), save(part))
+        parts, rows = parts + 1, rows + len(labels)
     about = {
         "encoder": encoder.id,
         "weights": encoder.weights,
@@ -102,6 +109,29 @@ def _compute(
     store.write_json(f"{directory}/{MANIFEST}", about)
 
 
+def _making(start: int, batch_size: int, device: str) -> bytes:
+    """What a part says of itself: with other batches the rows of each part are other ones, and their last bits too."""
+    return json.dumps({"start": start, "batch_size": batch_size, "device": device}).encode()
+
+
+def _whole_parts(store: Store, directory: str, batch_size: int, device: str) -> tuple[int, int]:
+    """How many parts, and rows in them, lie there as they would be made now, up to the first that does not.
+
+    Each part is asked: a command with other batches may have been killed after it had replaced the first ones.
+    """
+    number = rows = 0
+    while store.exists(path := _part(directory, number)):
+        try:
+            part = load(store.read_bytes(path))
+            if part["making"].tobytes() != _making(rows, batch_size, device):
+                break
+            rows += len(part["labels"])
+        except _DAMAGED:
+            break
+        number += 1
+    return number, rows
+
+
 def _parts(
     encoder: Encoder,
     images: LabelledImages,
@@ -110,12 +140,15 @@ def _parts(
     device: str,
     torch_threads: int,
     resize: int | None,
+    start: int,
 ) -> Iterator[Features]:
-    """Blocks of at least `PART_ROWS` rows; the last one may be smaller."""
+    """Blocks of at least `PART_ROWS` rows, from row `start` on; the last one may be smaller."""
+    if start == len(images):
+        return
     network = encoder.load(store).to(device)
     held: list[Features] = []
     with torch.inference_mode(), threads(torch_threads):
-        for batch, labels in images.batches(batch_size, encoder.input_size, resize):
+        for batch, labels in images.batches(batch_size, encoder.input_size, resize, start):
             held.append((network(batch.to(device)).float().cpu().numpy(), labels.numpy()))
             if sum(len(rows) for _, rows in held) >= PART_ROWS:
                 yield _joined(held)
@@ -145,7 +178,7 @@ def _read(store: Store, directory: str) -> Features:
             if features is None:
                 features = np.empty((about["rows"], part["features"].shape[1]), np.float32)
             features[start:stop], labels[start:stop] = part["features"], part["labels"]
-        except (SafetensorError, FileNotFoundError, KeyError, ValueError) as error:
+        except _DAMAGED as error:
             reason = str(error).splitlines()[0]
             raise WorkError(
                 f"{store.uri(path)} is damaged ({reason}); remove its folder and run the command again"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.core.class_draws import drawn_from_each_class
 from pipeline.core.errors import InputError
 from pipeline.core.transfer_config import TransferConfig
 
@@ -97,20 +98,13 @@ def probe(
 
 
 def validation_rows(labels: Labels, share: float, seed: int) -> NDArray[np.bool_]:
-    """Rows held out for the search, bool [n]: `share` of each class, rounded; a class always keeps one to train on.
+    """Rows held out for the search, bool [n]: `share` of each class, rounded down, at least one; one stays to train on.
 
-    Raises `InputError` when no class has enough rows for that.
+    Raises `InputError` when no class has two rows.
     """
-    held_out = np.zeros(len(labels), bool)
-    generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        held_out[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
+    held_out = drawn_from_each_class(labels, lambda count: min(max(int(share * count), 1), count - 1), seed)
     if not held_out.any():
-        raise InputError(
-            f"no class has enough images to hold out {share:g} of it for the search; give more, or raise "
-            "transfer.validation_share"
-        )
+        raise InputError("no class has two images, so there is none to hold out for the search; give more images")
     return held_out
 
 
@@ -221,7 +215,7 @@ def normalised(features: Array) -> Array:
     return result
 
 
-def log_odds(correct: int, total: int) -> float:
-    """log(p / (1 - p)) of a share of right answers; 0 and all are taken as half an image away from it, to be finite."""
+def log_odds(correct: float, total: int) -> float:
+    """log(p / (1 - p)) of a share of right answers, at least half an image away from 0 and from all, to be finite."""
     share = min(max(correct, 0.5), total - 0.5) / total
     return math.log(share / (1 - share))

@@ -26,6 +26,8 @@ from pipeline.core.user_files import file_marks, kept_sha256, user_path
 
 NO_CLASS = -1
 """Label of an image that shows none of the classes."""
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What PIL raises about a file that is no image, or not a whole one."""
 
 
 class LabelledImages(ABC):
@@ -50,15 +52,18 @@ class LabelledImages(ABC):
     def image(self, position: int) -> NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises `InputError` naming the file when it cannot be read."""
 
-    def batches(self, batch_size: int, input_size: int, resize: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, input_size: int, resize: int | None = None, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """(images float32 [n, 3, input_size, input_size] ready for the model, labels int64 [n]) of all, in order.
 
-        The last batch may be smaller. `resize` is that of `eval_transform`.
+        The last batch may be smaller. `resize` is that of `eval_transform`; images before position `start` are left
+        out.
         """
-        for start in range(0, len(self), batch_size):
-            positions = range(start, min(start + batch_size, len(self)))
+        for begin in range(start, len(self), batch_size):
+            positions = range(begin, min(begin + batch_size, len(self)))
             images = self._transformed(positions, lambda batch: eval_transform(batch, input_size, resize))
-            yield images, torch.from_numpy(self.labels[start : positions.stop])
+            yield images, torch.from_numpy(self.labels[begin : positions.stop])
 
     def crops(self, positions: Sequence[int], input_size: int, resize: int | None = None) -> NDArray[np.uint8]:
         """What the classifier sees of some images, as pixels: uint8 [n, input_size, input_size, 3]."""
@@ -109,11 +114,16 @@ class FolderImages(LabelledImages):
         """One image, uint8 [H, W, 3]. Raises `InputError` naming the file when it cannot be read."""
         path = self.files[position]
         try:
-            with Image.open(path) as file:
-                image: NDArray[np.uint8] = np.array(file.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return read_rgb(path)
+        except UNREADABLE as error:
             raise InputError(f"test image {str(path)!r} cannot be read ({error}); replace or remove it") from error
-        return image
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """The image in a file, uint8 [H, W, 3]. Raises one of `UNREADABLE`."""
+    with Image.open(path) as file:
+        image: NDArray[np.uint8] = np.array(file.convert("RGB"))
+    return image
 
 
 @dataclass(frozen=True)

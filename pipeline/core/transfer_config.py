@@ -29,7 +29,7 @@ class TransferConfig(Frozen):
     num_trials: int = Field(30, ge=1)
     """Of Optuna's search."""
     validation_share: float = Field(0.2, gt=0, lt=1)
-    """Of each class of trainval, for the search; the chosen setting is then trained on all of trainval."""
+    """Of each class of trainval, rounded down but at least an image, for the search; then all of it is trained on."""
     lbfgs_max_iterations: int = Field(2000, ge=1)
     """Of the L-BFGS solver."""
     sgd_epochs: int = Field(100, ge=1)

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.class_draws import drawn_from_each_class
 from pipeline.core.datasets import CONNECT_TIMEOUT_S
 from pipeline.core.errors import MissingDataError
 from pipeline.core.identity import content_hash
-from pipeline.core.real_images import ArrayImages, FolderImages
+from pipeline.core.real_images import ArrayImages
 from pipeline.core.transfer_config import TransferConfig
+from pipeline.core.transfer_images import TransferImages
 from pipeline.core.user_files import file_marks, user_path
 
-Images = ArrayImages | FolderImages
+Images = ArrayImages | TransferImages
 Split = tuple[Sequence[Path], Sequence[int]]
 """Image files and their labels 0..C-1."""
 
@@ -56,7 +58,7 @@ class Entry:
     Args:
         group: see `TransferSet`.
         classifier: that the paper's protocol uses for it.
-        sizes: images of trainval and test as published; None when they depend on lists of the user's.
+        sizes: images of trainval and test as published; None: any.
         source: where to get it.
         layout: where its files belong under `transfer.data_dir`.
         read: (folder, split seed) -> trainval files, test files, class names; raises `OSError` or `RuntimeError` when
@@ -108,13 +110,13 @@ def check_sizes(where: str, published: tuple[int, int] | None, found: tuple[int,
         )
 
 
-def folder_images(name: str, files: Sequence[Path], labels: Sequence[int]) -> FolderImages:
+def folder_images(name: str, files: Sequence[Path], labels: Sequence[int]) -> TransferImages:
     """Files as labelled images; the fingerprint is over their names, `file_marks` and labels, not over the folder."""
     listing = [
         [path.parent.name, path.name, *mark, int(label)]
         for path, mark, label in zip(files, file_marks(files), labels, strict=True)
     ]
-    return FolderImages(name, content_hash(listing), files, np.asarray(labels, np.int64))
+    return TransferImages(name, content_hash(listing), files, np.asarray(labels, np.int64))
 
 
 @contextmanager
@@ -133,14 +135,11 @@ def stratified_halves(labels: NDArray[np.int64], test_share: float, seed: int) -
 
     Raises `ValueError` when a class has fewer than two images.
     """
-    is_test = np.zeros(len(labels), bool)
-    generator = np.random.default_rng(seed)
-    for label in np.unique(labels):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 2:
-            raise ValueError(f"class {label} has one image, and one is needed on each side of the split")
-        is_test[rows[: min(max(round(test_share * len(rows)), 1), len(rows) - 1)]] = True
-    return is_test
+    found, counts = np.unique(labels, return_counts=True)
+    if (counts < 2).any():
+        label = found[counts < 2][0]
+        raise ValueError(f"class {label} has one image, and one is needed on each side of the split")
+    return drawn_from_each_class(labels, lambda count: min(max(round(test_share * count), 1), count - 1), seed)
 
 
 def concatenated(*splits: Split) -> Split:

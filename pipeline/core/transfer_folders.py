@@ -30,17 +30,18 @@ def open_folder(folder: str, settings: TransferConfig) -> TransferSet:
     Raises `InputError` when it is none of these.
     """
     root = user_path(folder, "--dataset")
+    name = root.resolve().name if root.name in ("", "..") else root.name  # of a link its own, not its target's
     try:
         trainval, test, names = _read(root, settings.split_seed)
-        train_images = folder_images(f"{root.name} trainval", *trainval)
-        test_images = folder_images(f"{root.name} test", *test)
+        train_images = folder_images(f"{name} trainval", *trainval)
+        test_images = folder_images(f"{name} test", *test)
     except (OSError, ValueError) as error:
         raise InputError(
             f"--dataset {folder!r}: {error}; it needs sub-folders of classes under train/ and test/ (or val/), or "
             "sub-folders of classes, or trainval.txt and test.txt"
         ) from error
     kind = ("sgd" if len(train_images) > LARGE else "lbfgs") if settings.classifier == "auto" else settings.classifier
-    return TransferSet(root.name, USER, kind, train_images, test_images, names)
+    return TransferSet(name, USER, kind, train_images, test_images, names)
 
 
 def _read(root: Path, seed: int) -> tuple[Split, Split, Sequence[str]]:
@@ -83,7 +84,7 @@ def read_class_folders(root: Path) -> tuple[Split, list[str]]:
 def read_lists(root: Path) -> tuple[Split, Split, list[str]]:
     """`trainval.txt` and `test.txt`: each line an image's path from the folder, a space, a label 0..C-1.
 
-    Raises `ValueError` naming the first wrong line, `OSError` when a list is not there.
+    Raises `ValueError` naming an empty list or the first wrong line, `OSError` when a list is not there.
     """
     splits = [_read_list(root, name) for name in ("trainval.txt", "test.txt")]
     present = [set(labels) for _, labels in splits]
@@ -102,4 +103,6 @@ def _read_list(root: Path, name: str) -> Split:
             raise ValueError(f"{name} line {number} is no path, space and label: {line[:80]!r}")
         files.append(root / path.strip())
         labels.append(int(label))
+    if not files:
+        raise ValueError(f"{name} names no image")
     return files, labels

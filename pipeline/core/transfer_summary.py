@@ -54,7 +54,7 @@ def summary(runs: Sequence[ProbeRun], groups_of_sets: Mapping[str, str]) -> list
                 "encoders": list(dict.fromkeys(run.encoder.id for run in own)),
                 "sets": sets,
                 "top1_mean": fmean(cell["top1_mean"] for cell in sets.values()),
-                "log_odds_mean": fmean(cell["log_odds_mean"] for cell in sets.values()),
+                "log_odds_mean": fmean(cell["log_odds"] for cell in sets.values()),
                 "group_means": group_means,
                 "top1_mean_of_groups": fmean(group_means.values()),
             }
@@ -66,6 +66,7 @@ def _cell(runs: Sequence[ProbeRun]) -> dict[str, Any]:
     """Top-1 of a group of encoders on one set: the mean over probe seeds of each encoder, then over encoders.
 
     `top1_std` is the sample deviation over encoders (their training seeds); of a single encoder, over probe seeds.
+    `log_odds` is that of the mean, as in trex; the mean of the runs' log-odds would be another number.
     """
     by_encoder: dict[str, list[ProbeRun]] = {}
     for run in runs:
@@ -73,11 +74,12 @@ def _cell(runs: Sequence[ProbeRun]) -> dict[str, Any]:
     means = [fmean(run.result.top1 for run in own) for own in by_encoder.values()]
     over_encoders = len(means) > 1
     mean, std = mean_and_std(means if over_encoders else [run.result.top1 for run in runs])
+    test_images = runs[0].result.test_images
     return {
         "top1_mean": mean,
         "top1_std": std,
         "std_over": "encoders" if over_encoders else "probe seeds",
-        "log_odds_mean": fmean(log_odds(run.result.correct, run.result.test_images) for run in runs),
+        "log_odds": log_odds(mean * test_images, test_images),
         "unfinished": sum(not run.result.finished for run in runs),
         "runs": [_run(run) for run in runs],
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.core.class_draws import drawn_from_each_class
 from pipeline.core.datasets import IDX_SHA256, as_rgb32, load_fashion_mnist
 from pipeline.core.identity import content_hash
 from pipeline.core.real_images import ArrayImages
@@ -27,7 +28,9 @@ from pipeline.core.transfer_folders import read_lists
 Parts = tuple[Split, Split, Sequence[str]]
 SMALL, LONG_TAIL, COG, HERE = "small", "long tail", "CoG", "no download"
 DIGITS, FASHION_MNIST = "digits", "fashion_mnist"
-EUROSAT_TRAINVAL = 13_500 + 5_400
+EUROSAT_TEST_PER_CLASS = 810
+COG_TRAINVAL = (1_118_804, 1_115_788, 1_095_203, 1_107_128, 1_091_654)
+"""Images of each CoG level; to test on, 50 of each of its 1,000 classes."""
 
 
 def _aircraft(root: Path, _seed: int) -> Parts:
@@ -52,13 +55,14 @@ def _dtd(root: Path, _seed: int) -> Parts:
 
 
 def _eurosat(root: Path, seed: int) -> Parts:
-    """Without a published split: a permutation of the files, sorted by class and name, drawn by the seed."""
+    """Without a published split: 810 of each class to test on, as in trex, which of them drawn by the seed."""
     from torchvision.datasets import EuroSAT
 
     whole = EuroSAT(str(root))
     samples = sorted(whole.samples)
-    order = np.random.default_rng(seed).permutation(len(samples))
-    train, test = ([samples[i] for i in rows] for rows in (order[:EUROSAT_TRAINVAL], order[EUROSAT_TRAINVAL:]))
+    labels = np.array([label for _, label in samples], np.int64)
+    is_test = drawn_from_each_class(labels, lambda _count: EUROSAT_TEST_PER_CLASS, seed)
+    train, test = ([samples[row] for row in np.flatnonzero(rows)] for rows in (~is_test, is_test))
     return _samples(train), _samples(test), whole.classes
 
 
@@ -136,7 +140,7 @@ NAMED: dict[str, Entry] = {
         _dtd, _fetch("DTD"),
     ),
     "eurosat": Entry(
-        SMALL, "lbfgs", (EUROSAT_TRAINVAL, 8100), "https://github.com/phelber/EuroSAT (RGB)", "eurosat/2750/CLASS/",
+        SMALL, "lbfgs", (18900, 8100), "https://github.com/phelber/EuroSAT (RGB)", "eurosat/2750/CLASS/",
         _eurosat, _fetch("EuroSAT"),
     ),
     "flowers": Entry(
@@ -164,11 +168,11 @@ NAMED: dict[str, Entry] = {
     },
     **{
         name: Entry(
-            COG, "sgd", None, "ImageNet-21K (winter 2021) and the level's lists of naver/cog",
+            COG, "sgd", (trainval, 50000), "ImageNet-21K (winter 2021) and the level's lists of naver/cog",
             f"{name}/{{trainval.txt, test.txt}}: lines of an image's path from there and its label",
             partial(_cog, name),
         )
-        for name in COG_SETS
+        for name, trainval in zip(COG_SETS, COG_TRAINVAL, strict=True)
     },
 }  # fmt: skip
 """By name. Cars, SUN397 (its partition), iNaturalist and CoG have no download here."""

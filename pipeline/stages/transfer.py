@@ -29,7 +29,7 @@ from pipeline.stages.run_handle import RunHandle
 from pipeline.stages.tracking import tracked_run
 
 Say = Callable[[str], object]
-TRANSFER_VERSION = 1
+TRANSFER_VERSION = 2
 """Part of a result's id: raise it when the numbers change."""
 PROTOCOL = (
     "classifier",
@@ -42,6 +42,19 @@ PROTOCOL = (
     "sgd_batch_size",
 )
 """Fields of `TransferConfig` that decide the numbers."""
+
+
+class UnreadableSetError(MissingDataError):
+    """A set with an image of which nothing can be read, which is found out only when its turn comes.
+
+    Args:
+        name: of the set.
+        why: names the image.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(why)
+        self.name = name
 
 
 def transfer(
@@ -70,7 +83,7 @@ def transfer(
         `mlflow_run_id`, …
 
     Raises:
-        InputError: an unknown name, a wrong folder, no set is there, or the device is not.
+        InputError: an unknown name, a wrong folder, no set is there and readable, or the device is not.
         WorkError: features are no numbers or damaged.
     """
     if belongs_on_a_gpu_node(config.transfer.device):
@@ -78,9 +91,29 @@ def transfer(
         timeout_s = config.generate.stall_timeout_s
         return on_a_gpu_node(there, "transfer.device", timeout_s, config, store, encoders, names, print)
     started = time.monotonic()
-    settings = config.transfer
-    check_device(settings.device, "transfer.device")
+    check_device(config.transfer.device, "transfer.device")
     sets, missing = open_sets(config, names, say, download=download)
+    while sets:
+        try:
+            return _transfer(config, store, encoders, sets, missing, say, started)
+        except UnreadableSetError as error:  # the table of the others is another result, with an id of its own
+            missing[error.name] = str(error)
+            say(f"transfer: left out {error}")
+            sets = [found for found in sets if found.name != error.name]
+    raise InputError(f"none of the {len(missing)} data sets can be used; {next(iter(missing.values()), 'name one')}")
+
+
+def _transfer(
+    config: RunConfig,
+    store: Store,
+    encoders: Sequence[Encoder],
+    sets: Sequence[TransferSet],
+    missing: dict[str, str],
+    say: Say,
+    started: float,
+) -> dict[str, Any]:
+    """The manifest of the table of these sets. Raises `UnreadableSetError`; what was done by then is kept."""
+    settings = config.transfer
     protocol = settings.model_dump(mode="json", include=set(PROTOCOL))
     identity = {
         "transfer_version": TRANSFER_VERSION,
@@ -124,7 +157,7 @@ def open_sets(
     """The sets that are there, and by name what is wrong with the others; `say` gets a line for each of those.
 
     Raises:
-        InputError: an unknown name, a wrong folder, two sets of one name, or no set is there.
+        InputError: an unknown name, a wrong folder, or two sets of one name.
     """
     sets: dict[str, TransferSet] = {}
     missing: dict[str, str] = {}
@@ -138,8 +171,6 @@ def open_sets(
         if found.name in sets:
             raise InputError(f"two data sets are called {found.name!r}; rename the folder of one")
         sets[found.name] = found
-    if not sets:
-        raise InputError(f"none of the {len(missing)} data sets is there; {next(iter(missing.values()), 'name one')}")
     return list(sets.values()), missing
 
 
@@ -163,7 +194,10 @@ def _probed(config: RunConfig, store: Store, encoder: Encoder, found: TransferSe
     paths = {s: f"transfer/probes/{content_hash([*about, *images, s])[:ID_LENGTH]}.json" for s in settings.probe_seeds}
     todo = [seed for seed, path in paths.items() if not store.exists(path)]
     if todo:
-        trainval, test = (_features(config, store, encoder, part) for part in (found.trainval, found.test))
+        try:
+            trainval, test = (_features(config, store, encoder, part) for part in (found.trainval, found.test))
+        except MissingDataError as error:
+            raise UnreadableSetError(found.name, str(error)) from error
         for seed in todo:
             began = time.monotonic()
             with threads(settings.torch_threads):

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load, save
 from torch import nn
 
 from pipeline.core import features
@@ -67,6 +68,90 @@ def test_a_second_call_looks_at_no_image_and_loads_no_network(tmp_path):
 def test_another_encoder_or_other_images_are_computed_anew(tmp_path):
     one, other = Fixed("a", "g", 0, 8, "", "w"), Fixed("a", "g", 0, 8, "", "v")
     assert len({features_dir(one, "x"), features_dir(other, "x"), features_dir(one, "y")}) == 3
+
+
+class Counting(nn.Module):
+    """Flattens images, counts them and is killed before a batch would take it over `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.seen, self.limit = 0, limit
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.seen + len(images) > self.limit:
+            raise KeyboardInterrupt
+        self.seen += len(images)
+        return images.flatten(1)
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch) -> Path:
+    """A root on which a command was killed after part 2 of 3, which are 8, 8 and 4 of 20 images."""
+    monkeypatch.setattr(features, "PART_ROWS", 5)
+    with pytest.raises(KeyboardInterrupt):
+        features_of(counting(18), pictures(20), Store.open(str(tmp_path)), **HOW)
+    return tmp_path
+
+
+def counting(limit: int = 20) -> Fixed:
+    return Fixed("a", "g", 0, 8, "", "w", Counting(limit))
+
+
+def undisturbed(root: Path, **how) -> dict[str, bytes]:
+    """The files of an undisturbed command, by name."""
+    features_of(counting(), pictures(20), Store.open(str(root)), **{**HOW, **how})
+    return files(root)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root / "features").rglob("*.*")}
+
+
+def test_a_killed_command_goes_on_after_the_parts_that_are_there(stopped: Path, tmp_path_factory):
+    encoder = counting()
+    found, labels = features_of(encoder, pictures(20), Store.open(str(stopped)), **HOW)
+    assert encoder.network.seen == 4 and labels.tolist() == list(range(20))
+    wanted = torch.cat([batch for batch, _ in pictures(20).batches(20, 8)]).flatten(1).numpy()
+    assert np.array_equal(found, wanted)
+    assert files(stopped) == undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_parts_of_another_batch_size_are_made_again(stopped: Path, tmp_path_factory):
+    for limit, seen in ((10, 9), (20, 14)):  # parts of 6, 6, 6 and 2: killed after the first one, then it goes on
+        encoder = counting(limit)
+        try:
+            features_of(encoder, pictures(20), Store.open(str(stopped)), **{**HOW, "batch_size": 3})
+        except KeyboardInterrupt:
+            assert limit == 10
+        assert encoder.network.seen == seen
+    assert files(stopped) == undisturbed(tmp_path_factory.mktemp("undisturbed"), batch_size=3)
+
+
+def without_its_making(path: Path) -> None:
+    """As parts were written before they said how they were made."""
+    part = load(path.read_bytes())
+    path.write_bytes(save({name: part[name] for name in ("features", "labels")}))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda path: path.write_bytes(path.read_bytes()[:-7]), lambda path: path.unlink(), without_its_making],
+    ids=["cut", "gone", "old"],
+)
+def test_a_part_that_is_not_whole_is_made_again_with_those_after_it(stopped: Path, tmp_path_factory, spoil):
+    spoil(next(stopped.rglob("part-000001.safetensors")))
+    encoder = counting()
+    features_of(encoder, pictures(20), Store.open(str(stopped)), **HOW)
+    assert encoder.network.seen == 12
+    assert files(stopped) == undisturbed(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_where_only_the_manifest_is_wanting_no_network_is_loaded(stopped: Path):
+    store = Store.open(str(stopped))
+    first, _ = features_of(counting(), pictures(20), store, **HOW)
+    next(stopped.rglob("manifest.json")).unlink()
+    again, _ = features_of(replace(counting(), network=None), pictures(20), store, **HOW)
+    assert np.array_equal(first, again)
 
 
 def test_features_that_are_no_numbers_are_refused_and_not_kept(tmp_path):

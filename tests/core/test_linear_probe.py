@@ -109,6 +109,11 @@ def test_the_validation_part_is_a_share_of_each_class_and_leaves_one_to_train_on
         validation_rows(np.array([0, 1]), 0.2, seed=0)
 
 
+def test_a_validation_part_is_rounded_down_but_holds_one_of_every_class_that_has_two():
+    labels = np.repeat(np.arange(3), [8, 2, 4])
+    assert np.bincount(labels[validation_rows(labels, 0.2, seed=0)], minlength=3).tolist() == [1, 1, 1]
+
+
 def test_rows_have_length_one_after_normalisation():
     rows = normalised(np.array([[3, 4], [0, 0], [-2, 0]], np.float32))
     assert rows.tolist() == [[np.float32(0.6), np.float32(0.8)], [0, 0], [-1, 0]]

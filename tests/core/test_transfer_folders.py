@@ -51,6 +51,21 @@ def test_lists_name_images_and_labels(tmp_path: Path):
     assert found.classifier == "sgd"
 
 
+@pytest.mark.parametrize(("place", "folder"), [(".", "."), ("train", ".."), (".", "train/.."), (".", "../birds/.")])
+def test_a_set_is_called_as_its_folder_is(tmp_path: Path, monkeypatch, place: str, folder: str):
+    root = tmp_path / "birds"
+    fill(root, "train/cat/1.png", "train/dog/1.jpg", "test/cat/9.png", "test/dog/8.png")
+    monkeypatch.chdir(root / place)
+    found = open_folder(folder, TransferConfig())
+    assert (found.name, found.trainval.name) == ("birds", "birds trainval")
+
+
+def test_a_link_gives_its_own_name(tmp_path: Path):
+    fill(tmp_path / "v3", "train/cat/1.png", "train/dog/1.jpg", "test/cat/9.png", "test/dog/8.png")
+    (tmp_path / "birds").symlink_to(tmp_path / "v3")
+    assert open_folder(str(tmp_path / "birds"), TransferConfig()).name == "birds"
+
+
 def test_the_fingerprint_follows_labels_names_and_sizes_but_not_the_place(tmp_path: Path):
     for place in ("one", "two"):
         fill(tmp_path / place, "train/a/1.png", "train/b/1.png", "test/a/2.png", "test/b/2.png")
@@ -72,6 +87,8 @@ def test_the_fingerprint_follows_labels_names_and_sizes_but_not_the_place(tmp_pa
         (["a.png"], {"trainval.txt": "a.png 0\na.png 1", "test.txt": "a.png 2"}, "test.txt no other ones"),
         (["a.png"], {"trainval.txt": "a.png 0\nb.png 1", "test.txt": "a.png 0"}, "b.png"),
         (["a.png"], {"trainval.txt": "a.png 0"}, "test.txt"),
+        (["a.png"], {"trainval.txt": "a.png 0\na.png 1", "test.txt": ""}, "test.txt names no image"),
+        (["a.png"], {"trainval.txt": "", "test.txt": "a.png 0"}, "trainval.txt names no image"),
     ],
 )
 def test_what_is_none_of_these_is_refused_with_the_reason(tmp_path: Path, names, lists, said: str):

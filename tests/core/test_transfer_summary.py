@@ -23,7 +23,7 @@ def test_means_go_over_seeds_then_encoders_then_sets_then_groups():
     cell = real["sets"]["a"]
     assert cell["top1_mean"] == pytest.approx(0.775) and cell["std_over"] == "encoders"
     assert cell["top1_std"] == pytest.approx(0.15 / 2**0.5)
-    assert cell["log_odds_mean"] == pytest.approx(sum(log_odds(n, 100) for n in (80, 90, 70, 70)) / 4)
+    assert cell["log_odds"] == pytest.approx(log_odds(77.5, 100))  # of the mean, as trex has it
     assert [r["correct"] for r in cell["runs"]] == [80, 90, 70, 70]
     assert real["top1_mean"] == pytest.approx((0.775 + 0.4 + 0.1) / 3)
     assert real["group_means"] == pytest.approx({"small": 0.5875, "long tail": 0.1})
@@ -31,7 +31,12 @@ def test_means_go_over_seeds_then_encoders_then_sets_then_groups():
     assert real["sets"]["c"]["unfinished"] == 4 and cell["unfinished"] == 0
     assert pixels["sets"]["a"]["std_over"] == "probe seeds"
     assert pixels["sets"]["a"]["top1_std"] == pytest.approx(0.01 / 2**0.5)
-    assert pixels["log_odds_mean"] == pytest.approx((log_odds(50, 100) + log_odds(51, 100)) / 2)
+    assert pixels["log_odds_mean"] == pytest.approx(log_odds(50.5, 100))
+
+
+def test_a_set_that_every_probe_gets_right_has_finite_log_odds():
+    (row,) = summary([run("p", "pixels", "a", seed, 100) for seed in (0, 1)], {"a": "small"})
+    assert row["log_odds_mean"] == pytest.approx(log_odds(99.5, 100))
 
 
 def test_one_probe_has_no_deviation():

@@ -44,17 +44,18 @@ def test_a_set_is_read_as_its_archive_lies(name: str, tmp_path: Path, monkeypatc
     assert found.trainval.fingerprint != found.test.fingerprint
 
 
-def test_eurosat_is_split_by_the_seed(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(transfer_table, "EUROSAT_TRAINVAL", 6)
+def test_eurosat_tests_on_as_many_of_each_class_drawn_by_the_seed(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(transfer_table, "EUROSAT_TEST_PER_CLASS", 2)
     eurosat(tmp_path)
-    entry = replace(NAMED["eurosat"], sizes=(6, 2))
+    entry = replace(NAMED["eurosat"], sizes=(8, 4))  # of 4 and 8 images
 
     def names(seed: int) -> tuple[list[str], list[str]]:
         found = open_named("eurosat", entry, settings(tmp_path, split_seed=seed), download=False)
+        assert np.bincount(found.test.labels).tolist() == [2, 2]
         return [path.name for path in found.trainval.files], [path.name for path in found.test.files]
 
     train, test = names(0)
-    assert len(train) == 6 and len(set(train + test)) == 8
+    assert len(set(train + test)) == 12
     assert names(0) == (train, test) and names(1) != (train, test)
 
 
@@ -69,10 +70,11 @@ def test_a_set_that_is_not_there_says_where_to_get_it_and_how_to_lay_it_out(name
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_of_a_set_is_not_taken_for_the_set(tmp_path: Path):
-    LAYOUTS["aircraft"](tmp_path)
-    with pytest.raises(MissingDataError, match="found 2 images to train on and 1 to test on instead of 6667 and 3333"):
-        open_named("aircraft", NAMED["aircraft"], settings(tmp_path), download=False)
+@pytest.mark.parametrize(("name", "published"), [("aircraft", "6667 and 3333"), ("cog_l3", "1095203 and 50000")])
+def test_a_part_of_a_set_is_not_taken_for_the_set(name: str, published: str, tmp_path: Path):
+    LAYOUTS[name](tmp_path)
+    with pytest.raises(MissingDataError, match=f"found 2 images to train on and 1 to test on instead of {published}"):
+        open_named(name, NAMED[name], settings(tmp_path), download=False)
 
 
 def test_an_image_of_a_list_that_is_not_there_is_named(tmp_path: Path):

@@ -1,3 +1,5 @@
+import re
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -67,6 +69,30 @@ def test_a_built_in_set_that_is_not_there_is_left_out_as_others_are(store: Store
     assert list(manifest["missing"]) == ["fashion_mnist"]
 
 
+def test_a_set_with_an_image_that_cannot_be_read_is_left_out_and_the_others_go_on(
+    store: Store, tmp_path: Path, folder: Path
+):
+    shutil.copytree(folder, tmp_path / "torn")
+    torn = tmp_path / "torn" / "dark" / "3.png"
+    torn.write_bytes(b"no image")
+    said: list[str] = []
+    names = [str(tmp_path / "torn"), str(folder)]
+    manifest = transfer(config(tmp_path), store, [pixel_encoder(8)], names, said.append)
+    assert list(manifest["missing"]) == ["torn"] and manifest["groups"] == {"raw pixels": 1.0}
+    assert any(re.match(r"transfer: left out torn (trainval|test): image '.*/dark/3\.png' cannot be", s) for s in said)
+    assert [about["name"] for about in store.read_json(manifest["metrics"])["sets"]] == ["shades"]
+    assert transfer(config(tmp_path), store, [pixel_encoder(8)], names, said.append) == manifest
+    picture(torn, 23)
+    mended = transfer(config(tmp_path), store, [pixel_encoder(8)], names, said.append)
+    assert mended["missing"] == {} and mended["transfer_id"] != manifest["transfer_id"]
+
+
+def test_where_no_set_can_be_read_the_first_ones_reason_is_told(store: Store, tmp_path: Path, folder: Path):
+    (folder / "dark" / "3.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none of the 1 data sets can be used; shades .*3\.png' cannot be read"):
+        transfer(config(tmp_path), store, [pixel_encoder(8)], [str(folder)], lambda _: None)
+
+
 def test_what_was_done_is_not_done_again(store: Store, tmp_path: Path, folder: Path, monkeypatch):
     first = transfer(config(tmp_path), store, [pixel_encoder(8)], [str(folder)], lambda _: None)
 
@@ -94,7 +120,7 @@ def test_a_trained_model_is_beside_its_baseline(store: Store, tmp_path: Path, fo
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["pets", "cog_l1"], "none of the 2 data sets is there; pets: get it from"),
+        (["pets", "cog_l1"], "none of the 2 data sets can be used; pets: get it from"),
         (["digitz"], "did you mean 'digits'"),
         (["@tmp"], "class sub-folders"),
         (["@shades", "@tmp/other/shades"], "two data sets are called 'shades'"),
