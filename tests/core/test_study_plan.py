@@ -97,6 +97,13 @@ def test_only_keeps_one_row_of_an_axis_and_its_twin() -> None:
     assert [cell.config.images_per_class for cell in plan.cells if cell.is_real] == [200, 800]
 
 
+def test_rows_of_other_filters_share_a_twin() -> None:
+    study = StudyConfig(axes={"filters": {"none": [], "flat ones": ["train.filters.min_pixel_std=5"]}})
+    plan = plan_study(study, BASE)
+    (twin,) = [cell for cell in plan.cells if cell.is_real]
+    assert [plan.twin_of(cell) for cell in plan.cells if not cell.is_real] == [twin, twin]
+
+
 def test_a_study_without_twins_has_none() -> None:
     study = StudyConfig(twins=False, axes={"epochs": {"3": ["train.epochs=3"]}})
     plan = plan_study(study, BASE)
