@@ -202,6 +202,8 @@ def test_small_cells_come_first() -> None:
     [
         ("axes: {}", "axes"),
         ("seeds: []\naxes: {a: {x: []}}", "seeds"),
+        ("seeds: [0, -1]\naxes: {a: {x: []}}", "seeds.1"),
+        ("seeds: [0, 18446744073709551616]\naxes: {a: {x: []}}", "seeds.1"),
         ("seeds: [1, 2, 1]\naxes: {a: {x: []}}", "seeds: 1 stands there more than once"),
         ("axes: {a: {x: []}, b: {}}", "axes: 'b' has no setting"),
         ("sedes: [1]\naxes: {a: {x: []}}", "did you mean 'seeds'"),
