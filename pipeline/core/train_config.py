@@ -161,7 +161,7 @@ class TrainConfig(Frozen):
     ingest: Literal["memory", "stream"] = "memory"
     """`memory` decodes a worker's share once; `stream` decodes every epoch through Ray Data with bounded memory."""
     max_memory_gib: float = Field(4, gt=0)
-    """`memory` refuses a share larger than this."""
+    """`memory` refuses images that take more, generated and real ones together."""
     checkpoint_every_epochs: int = Field(5, ge=1)
     """Epochs between checkpoints; the last epoch always has one."""
     max_failures: int = Field(3, ge=0)

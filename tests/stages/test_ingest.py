@@ -134,6 +134,25 @@ def test_a_folder_beside_a_stream_is_streamed_too(
     assert (data.num_images, data.real.num_images, data.source["real_images"]) == (90, 30, 30)
 
 
+@pytest.mark.parametrize("folder", [False, True])
+def test_both_parts_of_mixed_data_share_one_limit_of_memory_before_either_is_decoded(
+    image_set: tuple[Store, RunConfig, Recipe], noise_folder: Path, folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_time_to_decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    store, config, recipe = image_set
+    real = {"real_data": str(noise_folder), "min_real_per_class": 3} if folder else {}
+    images = 90 + (30 if folder else 90)
+    limit = images * 32 * 32 * 3 / 2**30
+    assert open_training_data(of_both(config, ingest="memory", max_memory_gib=limit, **real), recipe, store).real
+    for name in ("synthetic_images", "real_images", "folder_images"):
+        monkeypatch.setattr(f"pipeline.stages.ingest.{name}", no_time_to_decode)
+    less = of_both(config, ingest="memory", max_memory_gib=limit * 0.99, **real)
+    with pytest.raises(InputError, match=f"^90 and {images - 90} decoded images take .*train.ingest=stream"):
+        open_training_data(less, recipe, store)
+
+
 @pytest.mark.parametrize("ingest", ["memory", "stream"])
 def test_mixed_images_of_two_sizes_are_refused(image_set: tuple[Store, RunConfig, Recipe], ingest: str) -> None:
     store, config, recipe = image_set
