@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
+from pipeline.core.clip_scores import check_audited
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.extra_counts import NO_EXTRAS, counts_by_class
@@ -171,6 +172,8 @@ def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> Trai
         sha256 = set_totals(each_summary(store, recipe.images_dir, more))["set_sha256"]
         source["extra"] = {"images": config.train.num_extra, "shards": len(more), "sha256": sha256}
     filters = config.train.filters
+    if filters.clip_audit is not None:
+        check_audited(store, filters.clip_audit, recipe, config.images_per_class, totals["set_sha256"])
     stream = config.train.ingest == "stream"
     selection = None
     if stream or filters != FilterConfig():
