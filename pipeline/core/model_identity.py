@@ -44,6 +44,8 @@ LENGTH = frozenset({"epochs", "warmup_epochs"})
 """Fields that go with the number of images."""
 OF_MIXING = frozenset({"real_share", "separate_batch_norm"})
 """Fields that count for `train.data=mixed` only."""
+OF_GENERATED = frozenset({"filters"})
+"""Fields that choose among generated images: a real twin reads none, so all filters share it."""
 LATER = frozenset(
     {"multi_crop", "filters", "sync_batch_norm", "ema_decay", "stored_size", "extra_images", "logit_adjustment"}
 )
@@ -65,6 +67,8 @@ def model_identity(config: RunConfig, recipe: Recipe) -> tuple[dict[str, Any], s
     left_out = {*WHERE_AND_HOW, *OF_REAL_DATA, *(name for name in LATER if at_default(settings, name))}
     if settings.data != "mixed":
         left_out |= OF_MIXING
+    if settings.data == "real":
+        left_out |= OF_GENERATED
     if settings.head == "linear":
         left_out.add("temperature")
     left_out.add("multi_crop" if settings.augmentation == "pytorch" else "min_crop_scale")

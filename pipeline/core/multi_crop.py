@@ -25,10 +25,8 @@ from torch import Tensor
 from pipeline.core.augment import CROP_RATIO, as_float, normalise, step_seed
 from pipeline.core.crop_resize import crop_and_resize
 from pipeline.core.device_copy import sent
-from pipeline.core.train_config import MultiCropConfig, TrainConfig
+from pipeline.core.train_config import BLUR_SIGMAS, MultiCropConfig, TrainConfig
 
-_BLUR_SIGMAS = 3
-"""Standard deviations on each side that the blur's kernel holds."""
 _ADJUST = (
     adjust_brightness_accumulative,
     adjust_contrast_with_mean_subtraction,
@@ -157,7 +155,7 @@ def render(pixels: Tensor, draws: Draws, size: int, colours: MultiCropConfig) ->
     crops[grey] = rgb_to_grayscale(crops[grey]).expand(-1, 3, -1, -1)
     blurred = _rows(draws.blurred, device)
     if len(blurred):
-        kernel = 2 * math.ceil(_BLUR_SIGMAS * colours.blur_sigma[1]) + 1
+        kernel = 2 * math.ceil(BLUR_SIGMAS * colours.blur_sigma[1]) + 1
         sigma = sent(draws.sigma, device)[blurred, None].expand(-1, 2)
         crops[blurred] = gaussian_blur2d(crops[blurred], (kernel, kernel), sigma)
     solarized = sent(draws.solarized, device)[:, None, None, None]

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.core.config_loading import PRESETS, load_yaml, nearest, validate
 from pipeline.core.errors import InputError
 from pipeline.core.frozen import Frozen
+from pipeline.core.train_config import Seed
 
 TWIN_AXIS = "real"
 """The axis of the cells that train on real images: one at every size of the others."""
@@ -35,7 +36,7 @@ class PaperFigure(Frozen):
 class StudyConfig(Frozen):
     """What a study varies, as its YAML holds it."""
 
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2], min_length=1)
     """Values of `train.seed`, each once; every cell is trained once with each."""
     base: list[str] = Field([])
     """KEY=VALUE words laid over the preset for every cell and every twin, e.g. `train=@paper_rn50`; what the command

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import nearest, with_overrides
 from pipeline.core.errors import InputError
-from pipeline.core.model_identity import LENGTH, OF_MIXING
+from pipeline.core.model_identity import LENGTH, OF_GENERATED, OF_MIXING
 from pipeline.core.study_config import TWIN_AXIS, PaperFigure, StudyConfig
 from pipeline.core.train_config import TrainConfig
 
@@ -119,7 +119,7 @@ def _of_a_twin(config: RunConfig, *, any_size: bool = False) -> dict[str, Any]:
     alike: dict[str, Any] = {
         "data": "real",
         "seed": 0,
-        **{name: TrainConfig.model_fields[name].default for name in OF_MIXING},
+        **{name: TrainConfig.model_fields[name].default for name in OF_MIXING | OF_GENERATED},
     }
     kept = {name: getattr(config, name) for name in ("classes", "images_per_class", "data_dir", "evaluate")}
     if any_size:

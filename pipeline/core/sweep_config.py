@@ -131,7 +131,7 @@ class SweepConfig(Frozen):
     """Of `random` and `tpe`."""
     num_random_trials: int = Field(8, ge=1)
     """Of `tpe`: draws before the model of the space is used."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Of the search. The order in which trials end moves it too."""
     objectives: tuple[Literal["accuracy", "cost"], ...] = Field(("accuracy",), min_length=1)
     """`accuracy` is that on the validation images; with `cost` beside it the search is for a Pareto front. Cost: device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, model_validator
@@ -23,6 +24,10 @@ ExtraField = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A probability."""
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+"""Torch's generators take no larger one."""
+BLUR_SIGMAS = 3
+"""Standard deviations on each side that the kernel of `dino_multicrop`'s blur holds."""
 
 
 class MultiCropConfig(Frozen):
@@ -100,7 +105,7 @@ class TrainConfig(Frozen):
     """`mixed`: real images of every batch, of every forward; a fraction with a denominator up to 64."""
     separate_batch_norm: bool = False
     """`mixed`: batch norms of their own for synthetic images, which are thrown away; the model has the real ones'."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of the initial weights, shuffling and augmentation."""
     input_size: int = Field(224, ge=16)
     """Pixels of the square input."""
@@ -156,7 +161,7 @@ class TrainConfig(Frozen):
     ingest: Literal["memory", "stream"] = "memory"
     """`memory` decodes a worker's share once; `stream` decodes every epoch through Ray Data with bounded memory."""
     max_memory_gib: float = Field(4, gt=0)
-    """`memory` refuses a share larger than this."""
+    """`memory` refuses images that take more, generated and real ones together."""
     checkpoint_every_epochs: int = Field(5, ge=1)
     """Epochs between checkpoints; the last epoch always has one."""
     max_failures: int = Field(3, ge=0)
@@ -181,4 +186,20 @@ class TrainConfig(Frozen):
             raise ValueError("filters.min_clip_score needs an audit, which extra_images are in none of; leave one out")
         if self.min_workers is not None and self.min_workers > self.num_workers:
             raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}; lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _blur_fits_its_crops(self) -> TrainConfig:
+        crops, sizes = self.multi_crop, {}
+        if self.augmentation == "dino_multicrop" and crops.global_blur_probability:
+            sizes["input_size"] = self.input_size
+        if self.augmentation == "dino_multicrop" and crops.num_local and crops.local_blur_probability:
+            sizes["multi_crop.local_size"] = crops.local_size
+        for name, size in sizes.items():
+            widest = (size - 1) / BLUR_SIGMAS  # a kernel mirrors at the edges fewer pixels than there are
+            if crops.blur_sigma[1] > widest:
+                raise ValueError(
+                    f"multi_crop.blur_sigma {list(crops.blur_sigma)} blurs beyond a crop of {name} {size}; end it at "
+                    f"{math.floor(widest * 100) / 100:g} or raise {name}"
+                )
         return self

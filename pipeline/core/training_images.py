@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -32,6 +32,8 @@ COLUMNS = ["image_id", "class_index", "image", "status"]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Images [N, H, W, 3] and labels [N]."""
+Part = tuple[int, int, int]
+"""Images to be decoded: how many, their width and their height."""
 _READERS = 16  # shards read at the same time: object stores answer in tens of milliseconds each
 
 
@@ -223,15 +225,17 @@ def check_classes(labels: NDArray[np.int64], class_names: list[str]) -> None:
         )
 
 
-def check_memory(num_images: int, width: int, height: int, config: RunConfig) -> None:
-    """Raises `InputError` when the decoded images would be larger than `train.max_memory_gib`."""
-    shorter = min(width, height)
-    scale = min(1.0, stored_side(config.train) / shorter)
-    gib = num_images * round(width * scale) * round(height * scale) * 3 / 2**30
+def check_memory(parts: Sequence[Part], config: RunConfig) -> None:
+    """Raises `InputError` when all decoded images together would be larger than `train.max_memory_gib`."""
+    gib = 0.0
+    for num_images, width, height in parts:
+        scale = min(1.0, stored_side(config.train) / min(width, height))
+        gib += num_images * round(width * scale) * round(height * scale) * 3 / 2**30
     if gib > config.train.max_memory_gib:
         can_stream = config.train.ingest == "memory" and (config.train.data != "real" or config.train.real_data)
         other = "use --set train.ingest=stream" if can_stream else "lower images_per_class"
+        counts = " and ".join(str(num_images) for num_images, _, _ in parts)
         raise InputError(
-            f"{num_images} decoded images take {gib:.1f} GiB, more than train.max_memory_gib "
+            f"{counts} decoded images take {gib:.1f} GiB, more than train.max_memory_gib "
             f"{config.train.max_memory_gib}; {other}, or raise the limit"
         )

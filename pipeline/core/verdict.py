@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
-from pipeline.core.model_identity import GROUPS, LENGTH, TWINS
+from pipeline.core.model_identity import GROUPS, LENGTH, OF_GENERATED, TWINS
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,10 @@ def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
         any_size = identity["images_per_class"] != first["images_per_class"]
         pairs = ((other_id, other, False), (first_id, first, any_size))
         for than_id, than, of_any_size in pairs:
-            if _in_common(identity, of_any_size) != _in_common(than, of_any_size):
+            own = {"seed", *(LENGTH if of_any_size else ())}
+            if any(list(one["data"]) == ["real"] for one in (identity, than)):
+                own |= OF_GENERATED
+            if _in_common(identity, own, of_any_size) != _in_common(than, own, of_any_size):
                 raise InputError(
                     f"models {than_id} and {model_id} differ in more than seed and data; evaluate them apart"
                 )
@@ -104,8 +107,7 @@ def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
             raise InputError(f"models {other_id} and {model_id} read different image sets; evaluate them apart")
 
 
-def _in_common(identity: Mapping[str, Any], any_size: bool) -> dict[str, Any]:
-    """What a model must share with another of its kind, or of any size."""
-    own = {"seed", *LENGTH} if any_size else {"seed"}
+def _in_common(identity: Mapping[str, Any], own: Collection[str], any_size: bool) -> dict[str, Any]:
+    """What a model must share with another: all but some `own` training settings, or the number of images."""
     train = {key: value for key, value in identity["train"].items() if key not in own}
     return {**identity, "train": train, "data": None, **({"images_per_class": None} if any_size else {})}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.artifact import Store
+from pipeline.core.clip_scores import check_audited
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.extra_counts import NO_EXTRAS, counts_by_class
@@ -22,6 +23,7 @@ from pipeline.core.recipe import Recipe
 from pipeline.core.train_config import FilterConfig, TrainConfig
 from pipeline.core.training_images import (
     Arrays,
+    Part,
     check_classes,
     check_memory,
     folder_images,
@@ -113,18 +115,26 @@ def tell_shares(shares: NDArray[np.float64], settings: TrainConfig) -> None:
 
 def open_real_data(config: RunConfig, recipe: Recipe) -> TrainingData:
     """The real training images; errors as for `open_training_data`."""
+    check_memory(real_in_memory(config, recipe), config)
     folder = real_folder(config)
     if folder is None:
-        check_memory(len(recipe.classes) * config.images_per_class, 32, 32, config)
         images, labels = real_images(config)
         return TrainingData(len(labels), {"real": config.classes}, np.bincount(labels), arrays=(images, labels))
     source = {"real": folder.where, "fingerprint": folder.fingerprint, "fewer_images": folder.fewer}
     counts = np.bincount(folder.labels)  # a folder has images of every class
     if config.train.ingest == "stream":
         return TrainingData(len(folder), source, counts, files=folder)
-    side = real_side(config)
-    check_memory(len(folder), side, side, config)
-    return TrainingData(len(folder), source, counts, arrays=folder_images(folder, side))
+    return TrainingData(len(folder), source, counts, arrays=folder_images(folder, real_side(config)))
+
+
+def real_in_memory(config: RunConfig, recipe: Recipe) -> list[Part]:
+    """The real images that a training decodes at once; none when they are streamed or not asked for."""
+    if config.train.data == "synthetic":
+        return []
+    folder = real_folder(config)
+    if folder is None:
+        return [(len(recipe.classes) * config.images_per_class, 32, 32)]
+    return [] if config.train.ingest == "stream" else [(len(folder), real_side(config), real_side(config))]
 
 
 def mix(synthetic: TrainingData, real: TrainingData, config: RunConfig) -> TrainingData:
@@ -162,6 +172,8 @@ def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> Trai
         sha256 = set_totals(each_summary(store, recipe.images_dir, more))["set_sha256"]
         source["extra"] = {"images": config.train.num_extra, "shards": len(more), "sha256": sha256}
     filters = config.train.filters
+    if filters.clip_audit is not None:
+        check_audited(store, filters.clip_audit, recipe, config.images_per_class, totals["set_sha256"])
     stream = config.train.ingest == "stream"
     selection = None
     if stream or filters != FilterConfig():
@@ -177,7 +189,8 @@ def open_synthetic_data(config: RunConfig, recipe: Recipe, store: Store) -> Trai
         )
     whole = len(recipe.classes) * config.images_per_class + config.train.num_extra
     num_images = whole if selection is None else len(selection.labels)
-    check_memory(num_images, config.recipe.width, config.recipe.height, config)
+    parts = [(num_images, config.recipe.width, config.recipe.height), *real_in_memory(config, recipe)]
+    check_memory(parts, config)
     images, labels = synthetic_images(store, shards, config, left_out, extra)
     check_classes(labels, recipe.classes.names)
     return TrainingData(len(labels), source, np.bincount(labels), arrays=(images, labels))

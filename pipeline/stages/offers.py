@@ -63,11 +63,20 @@ def check_offered(needs: Mapping[str, float], settings: str = OF_AN_ACTOR, waite
     )
 
 
-def nodes_hold(needs: Mapping[str, float]) -> int:
-    """How many times the nodes that are up hold this, whoever uses them now."""
-    wanted = _wanted(needs)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min((node.get(name, 0) / amount for name, amount in wanted.items()), default=1)) for node in nodes)
+def nodes_hold(needs: Mapping[str, float], taken: Mapping[str, Mapping[str, float]] | None = None) -> int:
+    """How many times the nodes that are up hold this, whoever uses them now.
+
+    Args:
+        needs: amount by resource.
+        taken: amounts by resource that are not to be counted, by the id of their node.
+    """
+    wanted, count = _wanted(needs), 0
+    for node in ray.nodes():
+        if node["Alive"]:
+            there, less = node["Resources"], (taken or {}).get(node.get("NodeID"), {})
+            fits = ((there.get(name, 0) - less.get(name, 0)) / amount for name, amount in wanted.items())
+            count += int(min(fits, default=1))
+    return count
 
 
 def await_offer(needs: Mapping[str, float], settings: str) -> None:
@@ -101,7 +110,7 @@ def await_room(needs: Mapping[str, float], count: int, settings: str, stall_time
     """Wait until the cluster has room for a group that can only start as a whole; say what is waited for.
 
     Ray Train would wait for ever, without a word or with a traceback a minute. What other jobs have is waited for as
-    long as they have it: no job takes anything from another.
+    long as they have it: no job takes anything from another. What the command of this very job has is never free.
 
     Args:
         needs: of one of the group.
@@ -110,23 +119,33 @@ def await_room(needs: Mapping[str, float], count: int, settings: str, stall_time
         stall_timeout_s: after so long without the nodes it is given up, unless other jobs have them.
 
     Raises:
-        InputError: no node has what one of them needs, and none will.
+        InputError: no node has what one of them needs, and none will; or all have too little beside this job's command.
         WorkError: the nodes have not come in time.
     """
     await_offer(needs, settings)
-    wanted = _wanted(needs)
+    wanted, own = _wanted(needs), _own_command()
     clock = StallClock(min(WARN_AFTER_S, stall_timeout_s), stall_timeout_s)
     asked_s, said_s = time.monotonic(), -math.inf
+
+    def say_now_and_then(line: str) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= SAY_BUSY_EVERY_S:
+            said_s = time.monotonic()
+            print(f"train: {line}", flush=True)
+
     room = ray.util.placement_group([wanted] * count)
     try:
         while not room.wait(POLL_S):
-            if nodes_hold(wanted) >= count:
-                if time.monotonic() - said_s >= SAY_BUSY_EVERY_S:
-                    said_s = time.monotonic()
-                    situation = _situation(wanted, count)
-                    print(f"train: {situation}, in use by other jobs: waiting until they end", flush=True)
+            situation, waited_s = _situation(wanted, count), time.monotonic() - asked_s
+            if nodes_hold(wanted, own) >= count:
+                say_now_and_then(f"{situation}, in use by other jobs: waiting until they end")
                 continue
-            if line := clock.look(time.monotonic() - asked_s, _situation(wanted, count)):
+            if nodes_hold(wanted) >= count:
+                situation += _beside(own, settings)
+                say_now_and_then(situation)
+                if waited_s >= JOIN_PATIENCE_S and not _has_groups():
+                    raise InputError(situation)
+            if line := clock.look(waited_s, situation):
                 print(f"train: {line}", flush=True)
     finally:
         ray.util.remove_placement_group(room)
@@ -192,6 +211,27 @@ def _situation(wanted: Mapping[str, float], count: int) -> str:
     needed = _named({name: amount * count for name, amount in wanted.items()})
     has = _named({name: there.get(name, 0) for name in wanted})
     return f"{count} training workers (train.num_workers) need {needed} at a time, all nodes together have {has}"
+
+
+def _own_command() -> dict[str, dict[str, float]]:
+    """What Ray holds for the command of this job as long as it runs, by node id; empty for a job that nobody submitted.
+
+    An actor of another job holds it, so only the table of jobs tells.
+    """
+    jobs = _control_service().get_all_job_info(
+        job_or_submission_id=ray.get_runtime_context().get_job_id(), skip_is_running_tasks_field=True, timeout=10
+    )
+    sent = [job.job_info for job in jobs.values() if job.HasField("job_info")]
+    return {i.driver_node_id: _wanted({"CPU": i.entrypoint_num_cpus, "GPU": i.entrypoint_num_gpus}) for i in sent}
+
+
+def _beside(own: Mapping[str, Mapping[str, float]], settings: str) -> str:
+    """The end of a line about a group that had room if the command of its job held nothing."""
+    held = " and ".join(_named(amounts) for amounts in own.values())
+    return (
+        f", of which this job's own command holds {held} as long as it runs; send it with jobs.submit --num-cpus 0, "
+        f"lower train.num_workers, or ask for less: {settings}"
+    )
 
 
 def _nothing() -> None:

@@ -61,6 +61,16 @@ def test_synthetic_model_depends_on_the_recipe_and_the_real_twin_does_not() -> N
     assert model_identity(real, make_recipe("a"))[1] != model_identity(config, make_recipe("a"))[1]
 
 
+def test_filters_are_of_every_model_but_a_real_twin_which_keeps_the_id_it_has_without() -> None:
+    def identity(data: str, **filters: Any) -> str:
+        train = TrainConfig.model_validate({"data": data, "filters": filters})
+        return model_identity(RunConfig(train=train), make_recipe())[1]
+
+    assert identity("real", min_pixel_std=5) == identity("real", min_clip_score=0.2, clip_audit="ab" * 8)
+    assert identity("real", min_pixel_std=5) == identity("real")
+    assert all(identity(data, min_pixel_std=5) != identity(data) for data in ("synthetic", "mixed"))
+
+
 def test_a_mixed_model_depends_on_both_and_on_the_share_which_others_do_not_know() -> None:
     def identity(recipe: str, **train: Any) -> str:
         config = RunConfig(train=TrainConfig.model_validate(train))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from typing import Any
 
@@ -194,6 +195,30 @@ def test_crops_of_an_image_lie_side_by_side() -> None:
     flat = SETTINGS.model_copy(update={"multi_crop": CROPS.model_copy(update={"jitter_probability": 0.0})})
     local = in_0_1(MultiCropAugmentation(flat)(grey, 0, 0)[1]).mean((1, 2, 3)) * 255
     torch.testing.assert_close(local, (torch.arange(8) * 30.0).repeat_interleave(4), atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("input_size", "local_size", "too_wide", "says"),
+    [
+        (32, 12, 3.7, "a crop of multi_crop.local_size 12; end it at 3.66 or raise multi_crop.local_size"),
+        (16, 96, 5.1, "a crop of input_size 16; end it at 5 or raise input_size"),
+    ],
+)
+def test_a_blur_is_as_wide_as_the_smallest_crop_takes_and_no_wider(
+    input_size: int, local_size: int, too_wide: float, says: str
+) -> None:
+    def settings(sigma: float, **changes: Any) -> TrainConfig:
+        blur = {"global_blur_probability": 1, "local_blur_probability": 1, **changes}
+        crops = {"num_local": 1, "local_size": local_size, "blur_sigma": [0.1, sigma], **blur}
+        return TrainConfig.model_validate(
+            {"input_size": input_size, "augmentation": "dino_multicrop", "multi_crop": crops}
+        )
+
+    widest = (min(input_size, local_size) - 1) / 3
+    assert len(MultiCropAugmentation(settings(widest))(pictures()[:2], 0, 0)) == 2
+    with pytest.raises(ValueError, match=re.escape(says)):
+        settings(too_wide)
+    settings(too_wide, global_blur_probability=0, local_blur_probability=0)
 
 
 def test_without_any_chance_a_crop_is_only_cut_and_resized() -> None:

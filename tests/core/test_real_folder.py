@@ -105,7 +105,7 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
 def test_too_many_for_memory_names_the_stream() -> None:
     config = real_config(Path("folder"), max_memory_gib=0.001)
     with pytest.raises(InputError, match=r"train\.ingest=stream"):
-        check_memory(300, 36, 36, config)
+        check_memory([(300, 36, 36)], config)
 
 
 def test_a_model_is_named_by_the_images_and_not_by_where_they_lie(tmp_path: Path) -> None:

@@ -97,6 +97,13 @@ def test_only_keeps_one_row_of_an_axis_and_its_twin() -> None:
     assert [cell.config.images_per_class for cell in plan.cells if cell.is_real] == [200, 800]
 
 
+def test_rows_of_other_filters_share_a_twin() -> None:
+    study = StudyConfig(axes={"filters": {"none": [], "flat ones": ["train.filters.min_pixel_std=5"]}})
+    plan = plan_study(study, BASE)
+    (twin,) = [cell for cell in plan.cells if cell.is_real]
+    assert [plan.twin_of(cell) for cell in plan.cells if not cell.is_real] == [twin, twin]
+
+
 def test_a_study_without_twins_has_none() -> None:
     study = StudyConfig(twins=False, axes={"epochs": {"3": ["train.epochs=3"]}})
     plan = plan_study(study, BASE)
@@ -195,6 +202,8 @@ def test_small_cells_come_first() -> None:
     [
         ("axes: {}", "axes"),
         ("seeds: []\naxes: {a: {x: []}}", "seeds"),
+        ("seeds: [0, -1]\naxes: {a: {x: []}}", "seeds.1"),
+        ("seeds: [0, 18446744073709551616]\naxes: {a: {x: []}}", "seeds.1"),
         ("seeds: [1, 2, 1]\naxes: {a: {x: []}}", "seeds: 1 stands there more than once"),
         ("axes: {a: {x: []}, b: {}}", "axes: 'b' has no setting"),
         ("sedes: [1]\naxes: {a: {x: []}}", "did you mean 'seeds'"),

@@ -117,6 +117,11 @@ def test_a_setting_is_tried_beside_those_that_depend_on_it() -> None:
         check_space(sweep(never), small_config())
 
 
+def test_a_seed_that_no_search_takes_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^seed.*less than 4294967296"):
+        sweep({"train.epochs": {"choice": [1]}}, seed=2**32)
+
+
 def test_an_unknown_name_gets_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'fashion'"):
         load_sweep("fashoin")

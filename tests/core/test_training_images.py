@@ -147,13 +147,13 @@ def test_an_empty_class_is_an_input_error_that_names_it() -> None:
 @pytest.mark.parametrize(("data", "remedy"), [("synthetic", "train.ingest=stream"), ("real", "lower images_per_class")])
 def test_more_than_the_memory_limit_is_an_input_error(data: str, remedy: str) -> None:
     config = small_config(data=data, max_memory_gib=0.001)
-    check_memory(300, 32, 32, config)
+    check_memory([(300, 32, 32)], config)
     with pytest.raises(InputError, match=remedy):
-        check_memory(400, 32, 32, config)
+        check_memory([(400, 32, 32)], config)
 
 
 def test_memory_counts_images_after_shrinking() -> None:
     config = small_config(max_memory_gib=0.001)  # input 32: kept at 36
-    check_memory(270, 512, 512, config)
+    check_memory([(270, 512, 512)], config)
     with pytest.raises(InputError, match=r"max_memory_gib"):
-        check_memory(280, 512, 512, config)
+        check_memory([(280, 512, 512)], config)

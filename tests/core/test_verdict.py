@@ -49,6 +49,12 @@ def test_seeds_and_a_real_twin_are_comparable():
     check_comparable({"a": IDENTITY, "b": changed(train={"seed": 1}), "c": changed(data={"real": "fashion_mnist"})})
 
 
+def test_a_filtered_model_and_the_real_twin_that_knows_no_filter_are_comparable_in_either_order():
+    filtered, twin = changed(train={"filters": {"min_pixel_std": 5}}), changed(data={"real": "fashion_mnist"})
+    check_comparable({"a": filtered, "b": twin})
+    check_comparable({"a": twin, "b": filtered})
+
+
 LONGER = changed(images_per_class=20, train={"epochs": 9})
 REAL = changed(data={"real": "imagenet"})
 
@@ -81,6 +87,7 @@ def test_real_models_beside_a_larger_set_are_alike_among_themselves():
     ("other", "words"),
     [
         (changed(train={"epochs": 6}), "more than seed and data"),
+        (changed(train={"filters": {"min_pixel_std": 5}}), "more than seed and data"),
         (changed(images_per_class=3), "more than seed and data"),
         (changed(data={"image_set": "b"}), "different image sets"),
     ],

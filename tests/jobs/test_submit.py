@@ -15,7 +15,7 @@ from pipeline.core.recipe import resolve_recipe
 from tests.cluster_head import ClusterHead
 from tests.conftest import Cli
 from tests.jobs_api import Jobs, served
-from tests.tiny_sets import options, tiny_config
+from tests.tiny_sets import options, tiny_config, training_options
 
 pytestmark = pytest.mark.usefixtures("nothing_else_to_send")
 PLANTED = "planted-7f3c19d2e8"  # the nodes' credentials; no file of a run may hold it
@@ -59,6 +59,18 @@ def test_a_jobs_exit_code_and_error_line_come_back_with_the_resume_command(head:
     assert "error: --root 'runs' would lie on one node of the cluster" in failed.stdout
     assert f"resume: python -m jobs.submit {' '.join(command)}" in failed.stderr
     assert "Traceback" not in failed.stdout + failed.stderr
+
+
+def test_a_training_that_leaves_its_own_command_no_cpu_ends_and_says_what_holds_it(
+    head: ClusterHead, cli: Cli, tiny_model: Path, tmp_path: Path
+) -> None:
+    as_many_as_cpus = ["--set", "train.data=real", "--set", "train.num_workers=4"]
+    words = [*training_options(tmp_path / "runs", tiny_model), *as_many_as_cpus]
+    command = ["--address", head.address, "--", "python", "-m", "jobs.train", *words]
+    ended = cli("jobs.submit", *command, env=dict(head.client_environment))
+    assert ended.code == 2, str(ended)
+    held = "all nodes together have 4 CPU, of which this job's own command holds 1 CPU as long as it runs; send it with"
+    assert f"{held} jobs.submit --num-cpus 0" in ended.stdout and "other jobs" not in ended.stdout
 
 
 def test_without_the_token_it_is_one_line(head: ClusterHead, cli: Cli) -> None:

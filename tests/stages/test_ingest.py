@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.audit import ClipRows
+from pipeline.core.clip_scores import FILE, clip_scores_bytes
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError
 from pipeline.core.recipe import Recipe
-from pipeline.core.train_config import TrainConfig
+from pipeline.core.train_config import FilterConfig, TrainConfig
+from pipeline.stages.audit import audit
 from pipeline.stages.image_streams import StreamBatches
 from pipeline.stages.ingest import open_training_data
 from tests.image_sets import pixel_rows, small_config, write_extras, write_image_set
@@ -22,6 +25,40 @@ def image_set(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, RunConfi
     store = Store.open(str(tmp_path_factory.mktemp("ingest") / "runs"))
     config = small_config(images_per_class=9, shard_size=20, ingest="stream")
     return store, config, write_image_set(config, store)  # 90 rows wanted, 100 made
+
+
+def scored(config: RunConfig, store: Store) -> str:
+    """The id of an audit of a config's set, with scores as if its CLIP liked the first four images of each class."""
+    audit_id = str(audit(config, store)["audit_id"])
+    each = config.images_per_class
+    labels, indices = np.repeat(np.arange(10), each), np.tile(np.arange(each), 10)
+    nothing, scores = np.zeros(len(labels), np.int64), (indices < 4).astype(np.float32)
+    rows = ClipRows(labels, indices, nothing, scores, scores, nothing, np.zeros((10, 2)))
+    store.write_bytes(f"audits/{audit_id}/{FILE}", clip_scores_bytes(rows))
+    return audit_id
+
+
+@pytest.mark.parametrize(("images_per_class", "stay"), [(9, 4), (3, 3)])
+def test_scores_of_an_audit_of_this_set_or_of_more_of_it_choose_the_images(
+    image_set: tuple[Store, RunConfig, Recipe], images_per_class: int, stay: int
+) -> None:
+    store, config, recipe = image_set
+    chosen = filtered(config.model_copy(update={"images_per_class": images_per_class}), scored(config, store))
+    assert open_training_data(chosen, recipe, store).class_counts.tolist() == [stay] * 10
+
+
+def test_an_audit_of_another_recipe_chooses_no_images(image_set: tuple[Store, RunConfig, Recipe]) -> None:
+    store, config, _ = image_set
+    guided = config.model_copy(update={"recipe": config.recipe.model_copy(update={"guidance_scale": 7.5})})
+    other = write_image_set(guided, store, lambda number, row: {**row, "sha256": f"{number:064x}"})
+    with pytest.raises(InputError, match=r"clip_audit .* is of other images than .*; run `python -m jobs.audit"):
+        open_training_data(filtered(guided, scored(config, store)), other, store)
+
+
+def filtered(config: RunConfig, audit_id: str) -> RunConfig:
+    """The same run on what an audit scored well."""
+    filters = FilterConfig(min_clip_score=0.5, clip_audit=audit_id)
+    return config.model_copy(update={"train": config.train.model_copy(update={"filters": filters})})
 
 
 EXTRA = [0, 3, 9, *[0] * 7]
@@ -132,6 +169,25 @@ def test_a_folder_beside_a_stream_is_streamed_too(
     data = open_training_data(of_both(config, real_data=str(noise_folder), min_real_per_class=3), recipe, store)
     assert data.arrays is None and data.real is not None and data.real.arrays is None
     assert (data.num_images, data.real.num_images, data.source["real_images"]) == (90, 30, 30)
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_both_parts_of_mixed_data_share_one_limit_of_memory_before_either_is_decoded(
+    image_set: tuple[Store, RunConfig, Recipe], noise_folder: Path, folder: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_time_to_decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    store, config, recipe = image_set
+    real = {"real_data": str(noise_folder), "min_real_per_class": 3} if folder else {}
+    images = 90 + (30 if folder else 90)
+    limit = images * 32 * 32 * 3 / 2**30
+    assert open_training_data(of_both(config, ingest="memory", max_memory_gib=limit, **real), recipe, store).real
+    for name in ("synthetic_images", "real_images", "folder_images"):
+        monkeypatch.setattr(f"pipeline.stages.ingest.{name}", no_time_to_decode)
+    less = of_both(config, ingest="memory", max_memory_gib=limit * 0.99, **real)
+    with pytest.raises(InputError, match=f"^90 and {images - 90} decoded images take .*train.ingest=stream"):
+        open_training_data(less, recipe, store)
 
 
 @pytest.mark.parametrize("ingest", ["memory", "stream"])

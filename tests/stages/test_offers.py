@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated.gcs_pb2 import JobTableData
 
 from pipeline.core.config import GenerateConfig
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.train_config import TrainConfig
 from pipeline.stages import offers
 from pipeline.stages.offers import await_room, check_offered, nodes_hold, shortage, spare, spare_in_training
@@ -99,6 +101,54 @@ def test_only_a_group_with_no_room_for_any_refuses(
             check_offered(wanted)
     else:
         check_offered(wanted)
+
+
+class NoRoom:
+    """A placement group that never gets what it asked for."""
+
+    def wait(self, _seconds: float) -> bool:
+        return False
+
+
+@pytest.fixture
+def beside_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node of 2 CPUs, of which one is held by the command of the job that waits for two workers of one."""
+    nodes = [{"Alive": True, "NodeID": "head", "Resources": {"CPU": 2.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray.util, "placement_group", lambda _: NoRoom())
+    monkeypatch.setattr(ray.util, "remove_placement_group", lambda _: None)
+    job = JobTableData()
+    job.job_info.driver_node_id, job.job_info.entrypoint_num_cpus = "head", 1.0
+    service = SimpleNamespace(get_all_job_info=lambda **_: {"01000000": job})
+    monkeypatch.setattr(offers, "_control_service", lambda: service)
+
+
+@pytest.mark.parametrize(("has_groups", "ends"), [(False, InputError), (True, WorkError)])
+def test_a_group_that_only_its_own_command_leaves_no_room_says_so_at_once_and_ends(
+    beside_its_command: None,
+    has_groups: bool,
+    ends: type[Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without an autoscaler no node comes; with one, it ends as any group for whose nodes it has waited in vain."""
+    monkeypatch.setattr(offers, "JOIN_PATIENCE_S", 0.0)
+    monkeypatch.setattr(offers, "_has_groups", lambda: has_groups)
+    words = "of which this job's own command holds 1 CPU as long as it runs; send it with jobs.submit --num-cpus 0, "
+    with pytest.raises(ends, match=f"{words}lower train.num_workers, or ask for less: nothing"):
+        await_room({"CPU": 1}, 2, "nothing", stall_timeout_s=0.2)
+    lines = without_forwarded(capsys.readouterr().out).splitlines()
+    assert words in lines[0]
+
+
+def test_a_group_with_room_beside_its_own_command_waits_for_other_jobs(
+    beside_its_command: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks = iter([False, False, True])
+    monkeypatch.setattr(NoRoom, "wait", lambda *_: next(looks))
+    await_room({"CPU": 1}, 1, "nothing", stall_timeout_s=0.0)
+    (line,) = without_forwarded(capsys.readouterr().out).splitlines()
+    assert line.endswith("in use by other jobs: waiting until they end")
 
 
 def test_there_is_room_at_once_where_the_nodes_are_free() -> None:
