@@ -5,6 +5,8 @@ _number=0
 while IFS= read -r _line || [ -n "$_line" ]; do
   _number=$((_number + 1))
   _line=${_line%$'\r'}
+  [ $_number -gt 1 ] || _line=${_line#$'\xef\xbb\xbf'}
+  _line=${_line#"${_line%%[![:space:]]*}"}
   if [[ $_line =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; then
     export "$_line"
   elif [[ -n $_line && $_line != \#* ]]; then

@@ -60,7 +60,7 @@ def main(
     from pipeline.stages.study import Study
 
     words = [*job.source, "--study", study, *(part for word in job.overrides for part in ("--set", covered(word)))]
-    found = Study(plan, chosen, job.store, Path(study).stem, f"Of `jobs.study {shlex.join(words)}`.")
+    found = Study(plan, chosen, job.store, Path(study).stem, f"python -m jobs.study {shlex.join(words)}")
     found.look_at_data(lambda line: click.echo(f"study: {line}"), must_be_there=not job.dry_run)
     outline = found.outline(max_cells)
     if job.dry_run:

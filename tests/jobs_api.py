@@ -21,7 +21,10 @@ def served(answers: Callable[[str, str], tuple[int, bytes]], seconds_per_mib: fl
         def _answer(self) -> None:
             left = int(self.headers.get("Content-Length") or 0)
             while left > 0:
-                left -= len(self.rfile.read(min(left, 1 << 18)))
+                piece = self.rfile.read(min(left, 1 << 18))
+                if not piece:  # the client is gone
+                    return
+                left -= len(piece)
                 time.sleep(seconds_per_mib / 4)
             status, body = answers(self.command, self.path)
             self.send_response(status)

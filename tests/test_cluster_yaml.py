@@ -247,6 +247,14 @@ def test_a_line_of_cluster_env_that_is_no_setting_is_told_by_its_number_alone(
     assert [f"line {number} of cluster.env" in said for number in (1, 2, 3, 4)] == [True, True, True, False]
 
 
+def test_blanks_before_a_line_of_cluster_env_and_an_editors_mark_are_no_part_of_it(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = "\ufeffFIRST=1\n  SECOND= 2\n\t# a note\n   \n"
+    found, said = environment_of_ray(config["worker_start_ray_commands"], lines, tmp_path)
+    assert (found["FIRST"], found["SECOND"], "cluster.env" in said) == ("1", " 2", False)
+
+
 @pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
 def test_no_token_that_happens_to_lie_on_a_node_is_taken(config: dict[str, Any], commands: str, tmp_path: Path) -> None:
     for lines, mode in (("", "disabled"), ("RAY_AUTH_MODE=token", "token")):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.study_config import TWIN_AXIS, PaperFigure
 from pipeline.core.study_plan import Cell, StudyPlan
-from pipeline.core.text_table import markdown_cell, markdown_head, markdown_row
+from pipeline.core.text_table import markdown_head, markdown_row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ class Line:
         axis: what is varied.
         setting: the cell's label on that axis.
         cell: the setting itself.
-        images: how many it was trained on; before its first training, how many are asked for.
+        images: how many it was trained on, of a mixed training the generated ones; before its first training, how many
+            are asked for.
         top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
         twin_top1: the same of the real twin; None for a line that is a twin, or in a study without.
         twin_images: how many that one was or is to be trained on: as many, or the most there are.
@@ -106,14 +107,17 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def markdown(table: Sequence[Line], num_seeds: int, title: str, about: str = "") -> str:
-    """The table for people. Cells whose seeds are not all done carry `(k of n seeds)`; `about`: where it comes from."""
+    """The table for people, after `about`, the command that it comes from. Cells whose seeds are not all done carry
+    `(k of n seeds)`.
+    """
     missing = sum({line.cell: num_seeds - len(line.top1) for line in table}.values())
-    text = [f"# {title}", "", *([markdown_cell(about), ""] if about else [])]
+    text = [f"# {title}", "", *([f"    {' '.join(about.splitlines())}", ""] if about else [])]
     text += [f"**Incomplete:** {missing} results are missing; the same command goes on.", ""] if missing else []
     text.append(
         f"Top-1 accuracy on the real test images, mean ± sample standard deviation over {num_seeds} seeds. "
         "Gap: real twin of the same size and length minus this one"
         + (", or the largest there is, whose size is in brackets." if any(map(_has_fewer, table)) else ".")
+        + (" Of mixed trainings the generated images count." if any(map(_is_mixed, table)) else "")
     )
     axis, with_paper = None, any(line.paper for line in table)
     for line in table:
@@ -140,6 +144,10 @@ def markdown(table: Sequence[Line], num_seeds: int, title: str, about: str = "")
 def _trained_on(cell: Cell) -> str:
     template = describe_template(cell.config.recipe.template)
     return {"real": "real images", "mixed": f"{template}, and real images"}.get(cell.config.train.data, template)
+
+
+def _is_mixed(line: Line) -> bool:
+    return line.cell.config.train.data == "mixed"
 
 
 def _has_fewer(line: Line) -> bool:
@@ -218,7 +226,7 @@ _SERIES = {
 
 
 def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
-    by_size = len({line.images for line in found}) == len(found) > 1
+    by_size = len({line.asked[0] for line in found}) == len(found) > 1  # on any axis as many fail as may
     names = [f"{line.images:,}" if by_size else line.setting for line in found]
     numeric = by_size or all(_number(line.setting) is not None for line in found)
     x = [float(line.images) if by_size else _number(line.setting) or 0.0 for line in found]

@@ -105,13 +105,14 @@ def evaluate(
     identity, report_id = report_identity(settings, sets, models)
     directory = f"reports/{report_id}"
     weights = {path: model.weights_sha256 for path, model in models.items()}
+    was_there = store.exists(f"{directory}/{MANIFEST}")  # to print it again needs no MLflow
     done = finished(store, directory, "report", "metrics")
-    if done is not None and done.get("weights") != weights:
+    if done is not None and done.get("weights", weights) != weights:  # older reports do not tell
         done = None  # a model was trained again under its id; kept scores are of its weights, so this is cheap
     params = {**settings.model_dump(mode="json"), "models": ", ".join(sorted(models))}
     parents = {"train": [_name(path) for path in models]}
     with tracked_run(
-        config, store, "evaluate", report_id, params, parents, parent_run=parent_run, optional=done is not None
+        config, store, "evaluate", report_id, params, parents, parent_run=parent_run, optional=was_there
     ) as run:
         for name, one in sets.items():
             sizes = {"images": len(one.images), "classes": len(one.overlap)}

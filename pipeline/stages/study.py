@@ -39,7 +39,7 @@ class Study:
         chosen: the part of it to work on now.
         store: the storage root; image sets, models and reports lie where every job puts them.
         name: of the folder `studies/<name>/` for results, table and plot.
-        about: where the plan comes from, for the table: another plan of the same name writes over it.
+        about: the command that the plan comes from, for the table: another plan of the same name writes over it.
 
     Raises:
         InputError: a class table, template or model of the plan is wrong.

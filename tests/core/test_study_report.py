@@ -139,7 +139,16 @@ def test_rows_are_named_after_what_they_are_trained_on(monkeypatch: pytest.Monke
     panel = panels(monkeypatch, table)[0]
     names = {text.get_text() for text in panel.get_legend().get_texts()}
     assert names == {"synthetic images", "synthetic and real images", "real images", "real twin"}
-    assert "| c, h_c, and real images |" in markdown(table, 3, "Fashion")
+    text = markdown(table, 3, "Fashion")
+    assert "| c, h_c, and real images |" in text and "Of mixed trainings the generated images count." in text
+
+
+def test_images_that_failed_make_no_axis_one_of_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {value: [f"recipe.guidance_scale={value}"] for value in ("1", "2", "7.5")}
+    plan = plan_study(StudyConfig(twins=False, axes={"guidance": words}), load_config("fashion"))
+    trained_on = dict(zip(plan.cells, (1991, 1987, 1900), strict=True))
+    (panel,) = panels(monkeypatch, lines(plan, {}, TEN, trained_on))
+    assert panel.get_xlabel() == "guidance" and panel.get_xscale() == "linear"
 
 
 def test_a_study_of_real_trainings_alone_has_a_plot() -> None:
@@ -158,5 +167,8 @@ def test_images_are_those_that_were_trained_on() -> None:
 
 def test_an_axis_of_any_name_keeps_its_columns_and_the_table_says_where_it_comes_from() -> None:
     plan = plan_study(StudyConfig(twins=False, axes={"a|b": {"x": []}}), load_config("fashion"))
-    text = markdown(lines(plan, {}, TEN), 3, "Fashion", "Of `--study fashion`.")
-    assert "| a\\|b | images |" in text and text.startswith("# Fashion\n\nOf `--study fashion`.\n")
+    text = markdown(
+        lines(plan, {}, TEN), 3, "Fashion", "python -m jobs.study --set 'recipe.template={{ c | lower }}<b>'"
+    )
+    assert "| a\\|b | images |" in text
+    assert text.startswith("# Fashion\n\n    python -m jobs.study --set 'recipe.template={{ c | lower }}<b>'\n\n")

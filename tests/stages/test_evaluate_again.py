@@ -47,3 +47,23 @@ def test_a_model_that_was_trained_again_has_a_report_of_its_own_numbers(
     before = sureness(one)
     store.write_bytes(f"{one}/model.safetensors", store.read_bytes(f"{other}/model.safetensors"))
     assert sureness(one) == sureness(other) != before
+
+
+def test_an_older_report_that_does_not_tell_its_weights_stays(
+    config: RunConfig, store: Store, save_model: SaveModel
+) -> None:
+    model = save_model(store, "synthetic")
+    found = report(config, store, model)
+    path = f"reports/{found['report_id']}/manifest.json"
+    store.write_json(path, {name: value for name, value in found.items() if name != "weights"})
+    assert "weights" not in report(config, store, model)
+
+
+def test_a_report_that_has_to_be_made_again_needs_no_mlflow(
+    config: RunConfig, store: Store, save_model: SaveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_model(store, "synthetic")
+    Path(store.root, report(config, store, model)["report"]).unlink()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    tracked = config.model_copy(update={"tracking": TrackingConfig(enabled=True)})
+    assert Path(store.root, report(tracked, store, model)["report"]).is_file()
