@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.core.errors import InputError
 from pipeline.core.metrics import TOP_K, Scores, mean_and_std, paired_gap
-from pipeline.core.model_identity import GROUPS, LENGTH, OF_GENERATED, TWINS
+from pipeline.core.model_identity import GROUPS, LENGTH, OF_GENERATED, OF_MIXING, TWINS
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def check_comparable(identities: Mapping[str, Mapping[str, Any]]) -> None:
             own = {"seed", *(LENGTH if of_any_size else ())}
             if any(list(one["data"]) == ["real"] for one in (identity, than)):
                 own |= OF_GENERATED
+            if identity["data"].keys() != than["data"].keys():
+                own |= OF_MIXING  # how images are mixed is a matter of the mixed ones
             if _in_common(identity, own, of_any_size) != _in_common(than, own, of_any_size):
                 raise InputError(
                     f"models {than_id} and {model_id} differ in more than seed and data; evaluate them apart"

@@ -55,6 +55,14 @@ def test_a_filtered_model_and_the_real_twin_that_knows_no_filter_are_comparable_
     check_comparable({"a": twin, "b": filtered})
 
 
+def test_a_mixed_model_is_comparable_with_its_twins_and_not_with_one_that_mixes_otherwise():
+    both = {"image_set": "aa", "real": "fashion_mnist"}
+    mixed, otherwise = (changed(data=both, train={"real_share": share}) for share in (0.5, 0.25))
+    check_comparable({"a": mixed, "b": changed(data={"real": "fashion_mnist"}), "c": changed()})
+    with pytest.raises(InputError, match="more than seed and data"):
+        check_comparable({"a": mixed, "b": otherwise})
+
+
 LONGER = changed(images_per_class=20, train={"epochs": 9})
 REAL = changed(data={"real": "imagenet"})
 
