@@ -11,7 +11,7 @@ from pipeline.core.artifact import Store
 from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import WorkError
-from pipeline.core.model_identity import model_directory, model_identity
+from pipeline.core.model_identity import WEIGHTS, model_directory, model_identity
 from pipeline.core.recipe import resolve_recipe
 from pipeline.core.report_identity import report_identity
 from pipeline.core.study_config import StudyConfig
@@ -62,9 +62,12 @@ class Stages:
             what = (config.train.data, config.recipe.guidance_scale, config.images_per_class, config.train.seed)
             self.trained.append(what)
             directory = model_directory(model_identity(config, resolve_recipe(config))[1])
-            store.write_json(f"{directory}/manifest.json", {})
-            numbers = {"num_images": 10 * config.images_per_class, "epochs": config.train.epochs, "seconds": 4.0}
-            yield position, {**numbers, "model_dir": directory, "images_per_s": 50.0}
+            manifest = {"files": {WEIGHTS: f"{len(self.trained)}"}, "num_images": 10 * config.images_per_class}
+            if store.exists(f"{directory}/manifest.json"):  # as a real training: finished before
+                manifest = store.read_json(f"{directory}/manifest.json")
+            store.write_json(f"{directory}/manifest.json", manifest)
+            numbers = {"epochs": config.train.epochs, "seconds": 4.0, "images_per_s": 50.0}
+            yield position, {**manifest, **numbers, "model_dir": directory}
 
     def evaluate(
         self,
@@ -78,7 +81,8 @@ class Stages:
         _, report_id = report_identity(config.evaluate, sets, [path for found in model_dirs.values() for path in found])
         if len(model_dirs) == 2:
             self.pairs.append({group: len(found) for group, found in model_dirs.items()})
-            page = {"report": f"reports/{report_id}/report.html", "gap": 0.05}
+            (group,) = model_dirs.keys() - {"real"}
+            page = {"report": f"reports/{report_id}/report.html", f"{group}_top1": 0.7, "real_top1": 0.75}
             store.write_bytes(page["report"], b"<p>")
             store.write_json(f"reports/{report_id}/manifest.json", page)
             return page

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.core.artifact import Store
 from pipeline.core.errors import WorkError
 from pipeline.core.lease import lease
+from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.study_plan import Cell
 from pipeline.core.study_sets import CORRUPTED, TOP5
 
@@ -36,6 +37,7 @@ def result_line(cell: Cell, seed: int, model: Mapping[str, Any], verdict: Line, 
     corrupted = metrics["corruptions"] and metrics["corruptions"]["groups"][group]["corrupted"]["mean"]
     return {
         "model_dir": model["model_dir"],
+        "weights_sha256": model["files"][WEIGHTS],
         "test_set": cell.config.evaluate.test_set,
         "cell": cell.name,
         "seed": seed,

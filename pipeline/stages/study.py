@@ -12,7 +12,7 @@ from pipeline.core.choices import describe_guidance, describe_template
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.identity import ID_LENGTH, content_hash
-from pipeline.core.model_identity import model_directory, model_identity
+from pipeline.core.model_identity import WEIGHTS, model_directory, model_identity
 from pipeline.core.recipe import Recipe, resolve_recipe
 from pipeline.core.study_plan import Cell, StudyPlan
 from pipeline.core.study_report import lines, markdown, plot_png, to_csv
@@ -63,6 +63,7 @@ class Study:
         self.reports: dict[Trial, str] = {}
         """Id of the report of every (cell, seed), once the test sets are open."""
         self._opened: dict[object, dict[str, OpenSet]] = {}
+        self._trained_again: set[Trial] = set()
 
     def recipe_of(self, config: RunConfig) -> Recipe:
         """The recipe of one of the plan's runs."""
@@ -89,6 +90,7 @@ class Study:
             if must_be_there:
                 raise
             say(f"nothing can be scored, and what is done already is not known: {error}")
+        self._trained_again = {trial for trial in self.plan.trials() if self._is_of_other_weights(trial)}
         try:
             self._check_real_images()
         except InputError as error:
@@ -127,6 +129,14 @@ class Study:
             reports[trial] = report_identity(config.evaluate, self._opened[key], [self.models[trial]])[1]
         return reports
 
+    def _is_of_other_weights(self, trial: Trial) -> bool:
+        """Whether a result is of a model that was removed and trained again since; older lines do not tell."""
+        known = (self.result(trial) or {}).get("weights_sha256")
+        path = self.models[trial]
+        if known is None or not self.is_trained(path):
+            return False
+        return bool(self.store.read_json(f"{path}/{MANIFEST}")["files"][WEIGHTS] != known)
+
     def _of_sets(self, config: RunConfig) -> object:
         return config.classes, config.data_dir, config.evaluate
 
@@ -136,7 +146,7 @@ class Study:
 
     def result(self, trial: Trial) -> dict[str, Any] | None:
         """The line of one training on the test sets that are open, None when it is not done."""
-        return self.results.get(self.reports.get(trial, ""))
+        return None if trial in self._trained_again else self.results.get(self.reports.get(trial, ""))
 
     def missing(self, max_cells: int | None = None) -> list[Trial]:
         """Chosen trainings without a result: of the first `max_cells` cells that lack one, or of all."""
@@ -243,6 +253,7 @@ class Study:
                 trial = trials[position]
                 line = self._score(trial, model, say, run.run_id)
                 keep_result(self.store, self.directory, self.results, line)
+                self._trained_again.discard(trial)
                 self.write_table()
                 say(f"{done}/{len(trials)} {trial[0].name}, seed {trial[1]}: top-1 {line['top1']:.4f}")
 

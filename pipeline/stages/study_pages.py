@@ -50,9 +50,9 @@ def _pairs_and_reports(study: Study) -> tuple[dict[Cell, dict[str, list[str]]], 
 def _pair(study: Study, cell: Cell) -> dict[str, list[str]] | None:
     """Directories of a cell's models and of its twin's; None for a cell that is a twin or has none."""
     twin = study.plan.twin_of(cell)
-    if cell.config.train.data != "synthetic" or twin is None:
+    if cell.is_real or twin is None:
         return None
-    pair = {"synthetic": cell, "real": twin}
+    pair = {cell.config.train.data: cell, "real": twin}
     return {group: [study.models[one, seed] for seed in study.plan.seeds] for group, one in pair.items()}
 
 
@@ -64,8 +64,15 @@ def _made(study: Study, cell: Cell, models: Mapping[str, list[str]]) -> dict[str
 
 
 def _write_list(study: Study, reports: Mapping[Cell, Mapping[str, Any]]) -> None:
-    found = [(cell.name, reports[cell]) for cell in study.plan.cells if cell in reports]
+    found = [(cell, reports[cell]) for cell in study.plan.cells if cell in reports]
     text = [f"# {study.title}: each setting beside its real twin", ""]
-    text += [f"* {markdown_link(name, '../../' + page['report'])}: gap {page['gap']:+.3f}" for name, page in found]
+    text += [
+        f"* {markdown_link(cell.name, '../../' + page['report'])}: gap {_gap(cell, page):+.3f}" for cell, page in found
+    ]
     text += [] if found else ["None yet."]
     study.store.write_bytes(f"{study.directory}/{PAGES}", ("\n".join(text) + "\n").encode())
+
+
+def _gap(cell: Cell, page: Mapping[str, Any]) -> float:
+    """Top-1 of the real twin less the cell's; a report itself has it for models of synthetic images alone."""
+    return float(page["real_top1"] - page[f"{cell.config.train.data}_top1"])

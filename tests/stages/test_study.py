@@ -18,6 +18,7 @@ from pipeline.core.classes import load_class_table
 from pipeline.core.config import RunConfig
 from pipeline.core.errors import InputError, WorkError
 from pipeline.core.evaluate_config import EvaluateConfig
+from pipeline.core.model_identity import WEIGHTS
 from pipeline.core.study_config import StudyConfig
 from pipeline.core.study_plan import plan_study
 from pipeline.core.study_report import outline_text
@@ -155,6 +156,16 @@ def pictures(root: Path, value: int) -> Path:
         (root / wnid).mkdir(parents=True, exist_ok=True)
         Image.effect_noise((32, 32 + value), value).save(root / wnid / "0.png")
     return root
+
+
+def test_a_model_that_was_trained_again_is_scored_again(stages: Stages, store: Store) -> None:
+    trained = run(store)
+    path = trained.models[trained.plan.cells[0], 0]
+    store.write_json(f"{path}/manifest.json", {"files": {WEIGHTS: "others"}, "num_images": 80})
+    again = study(store)
+    assert (again.outline()["trainings_to_do"], again.outline()["only_to_score"]) == (1, 1)
+    again.run(lambda _: None, slots=2)
+    assert again.missing() == [] and study(store).missing() == []
 
 
 def test_each_cell_counts_the_images_of_its_own_classes(

@@ -48,3 +48,11 @@ def test_results_whose_models_are_gone_are_still_a_table(stages: Stages, store: 
     said: list[str] = []
     study(store).run(said.append, slots=2)
     assert len(stages.pairs) == 3 and sum("not all its models" in line for line in said) == 3
+
+
+def test_a_mixed_cell_has_a_page_beside_its_twin_too(stages: Stages, store: Store) -> None:
+    mixed = small_config()
+    mixed = mixed.model_copy(update={"train": mixed.train.model_copy(update={"data": "mixed"})})
+    study(store, base=mixed).run(lambda _: None, slots=2)
+    assert stages.pairs == [{"mixed": 2, "real": 2}] * 3
+    assert store.read_bytes("studies/small/pages.md").decode().count("gap +0.050") == 3
