@@ -161,6 +161,23 @@ def test_cut_file_is_not_accepted(bare_machine: Path, real: Path, tmp_path: Path
         find_fashion_mnist(str(mine))
 
 
+def test_a_file_that_changes_after_it_was_found_is_seen(bare_machine: Path, real: Path, tmp_path: Path) -> None:
+    mine = copy_files(real, tmp_path / "mine")
+    assert find_fashion_mnist(str(mine)) == mine
+    (mine / "train-labels-idx1-ubyte.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="train-labels-idx1-ubyte.gz is damaged|is not the published file"):
+        find_fashion_mnist(str(mine))
+
+
+def test_what_was_found_is_not_unpacked_to_be_found_again(
+    bare_machine: Path, real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = copy_files(real, tmp_path / "mine")
+    find_fashion_mnist(str(mine))
+    monkeypatch.setattr(gzip, "decompress", lambda _: pytest.fail("unpacked again"))
+    assert find_fashion_mnist(str(mine)) == mine
+
+
 @pytest.mark.parametrize(("split", "count"), [("train", 60_000), ("test", 10_000)])
 def test_splits_are_balanced(split: datasets.Split, count: int) -> None:
     images, labels = load_fashion_mnist(None, split)
