@@ -229,9 +229,9 @@ class Store:
                 found.append((f"{directory}/{file.name}", time.time() - file.stat().st_mtime))
         return found
 
-    def write_json(self, path: str, value: Any, patience_s: float | None = None) -> None:
-        """Publish a JSON file (sorted keys, one value), as `write_bytes`."""
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    def write_json(self, path: str, value: Any, patience_s: float | None = None, indent: int | None = 1) -> None:
+        """Publish a JSON file (sorted keys, one value), as `write_bytes`; without an indent on one line."""
+        text = json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False) + "\n"
         self.write_bytes(path, text.encode(), patience_s)
 
     def read_json(self, path: str) -> Any:

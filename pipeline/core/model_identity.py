@@ -38,7 +38,7 @@ WHERE_AND_HOW = frozenset(
 """Fields of `TrainConfig` that are not in a model's identity: they say where and how it is trained. The number of
 workers and the ingest do move the result a little, as a seed does (groups of the batch norm, order of the images)."""
 
-OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class"})
+OF_REAL_DATA = frozenset({"data", "real_data", "min_real_per_class", "max_real_per_class"})
 """Fields that choose the images: the images themselves are in the identity."""
 LENGTH = frozenset({"epochs", "warmup_epochs"})
 """Fields that go with the number of images."""
@@ -93,9 +93,7 @@ def data_identity(config: RunConfig, recipe: Recipe) -> dict[str, str]:
     if settings.data != "synthetic":
         found["real"] = REAL_DATA
         if settings.real_data is not None:
-            found["real"] = open_real_folder(
-                settings.real_data, recipe.classes, config.images_per_class, settings.min_real_per_class
-            ).fingerprint
+            found["real"] = open_real_folder(settings, recipe.classes, config.images_per_class).fingerprint
     return found
 
 

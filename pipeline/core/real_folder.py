@@ -14,6 +14,7 @@ from pipeline.core.classes import ClassTable
 from pipeline.core.errors import InputError
 from pipeline.core.identity import content_hash
 from pipeline.core.image_folders import images_in, part_of
+from pipeline.core.train_config import TrainConfig
 from pipeline.core.user_files import user_path
 
 _SHOWN = 5  # classes named in an error
@@ -42,37 +43,41 @@ class RealFolder:
         return len(self.files)
 
 
-def open_real_folder(where: str, classes: ClassTable, images_per_class: int, fewest: int | None = None) -> RealFolder:
+def open_real_folder(settings: TrainConfig, classes: ClassTable, images_per_class: int) -> RealFolder:
     """The first `images_per_class` images of each class, by file name in Unicode order.
 
     A process looks into a folder once for the same question.
 
     Args:
-        where: with a sub-folder per WNID, in it or in its `train`; other sub-folders are passed over.
+        settings: `real_data` has a sub-folder per WNID, in it or in its `train`; other sub-folders are passed over.
+            `min_real_per_class` and `max_real_per_class` let classes have fewer and more.
         classes: of the run.
         images_per_class: of each class.
-        fewest: a class may have as few; default: none may have fewer than `images_per_class`.
 
     Raises:
         InputError: no folder, or classes that are missing or have too few images, all counted and some named.
     """
-    return _open(where, tuple(classes.wnids), images_per_class, min(fewest or images_per_class, images_per_class))
+    assert settings.real_data is not None
+    fewest, most = settings.min_real_per_class, settings.max_real_per_class
+    if most is not None and most < images_per_class:
+        raise InputError(
+            f"train.max_real_per_class {most} is below images_per_class {images_per_class}; raise it, or leave it out"
+        )
+    fewest = min(fewest or images_per_class, images_per_class)
+    return _open(settings.real_data, tuple(classes.wnids), images_per_class, fewest, most or images_per_class)
 
 
 @lru_cache(maxsize=32)
-def _open(where: str, wnids: tuple[str, ...], images_per_class: int, fewest: int) -> RealFolder:
+def _open(where: str, wnids: tuple[str, ...], images_per_class: int, fewest: int, most: int) -> RealFolder:
     root = user_path(where, "train.real_data")
     if not root.is_dir():
         raise InputError(f"train.real_data {where!r} is no folder; give one with a sub-folder of images per WNID")
     root = part_of(root, "train")
-    by_class = [images_in(root / wnid)[:images_per_class] if (root / wnid).is_dir() else [] for wnid in wnids]
+    by_class = [images_in(root / wnid)[:most] if (root / wnid).is_dir() else [] for wnid in wnids]
     counts = {wnid: len(found) for wnid, found in zip(wnids, by_class, strict=True)}
     _check(where, root, counts, images_per_class, fewest)
     pairs = [
-        (found[index], label)
-        for index in range(images_per_class)
-        for label, found in enumerate(by_class)
-        if index < len(found)
+        (found[index], label) for index in range(most) for label, found in enumerate(by_class) if index < len(found)
     ]
     files = tuple(path for path, _ in pairs)
     return RealFolder(

@@ -69,6 +69,19 @@ class Report:
     versions: Mapping[str, str]
     tracking: tuple[str, str] | None
 
+    @property
+    def by_class(self) -> list[tuple[int, float | None]]:
+        """Label and gap (real less synthetic, 0..1; None without both or without test images) of every class.
+
+        The largest gaps come first; without twins the order is that of the labels.
+        """
+        shares = {name: group["per_class_mean"] for name, group in self.metrics["groups"].items()}
+        if not self.metrics["gap"]:
+            return [(label, None) for label in range(len(self.class_names))]
+        pairs = zip(shares["real"], shares["synthetic"], strict=True)
+        gaps = [(label, None if None in pair else pair[0] - pair[1]) for label, pair in enumerate(pairs)]
+        return sorted(gaps, key=lambda one: (one[1] is None, -(one[1] or 0)))
+
 
 def render_report(report: Report) -> str:
     """The page. Class names, prompts and settings are text in it, whatever they hold."""

@@ -40,7 +40,7 @@ class Line:
         top1: accuracy (0..1) of the seeds that are done, in the order of the plan's seeds.
         twin_top1: the same of the real twin; None for a line that is a twin, or in a study without.
         twin_images: how many that one was or is to be trained on: as many, or the most there are.
-        asked: images that are asked for of this one, and of its twin (None without), whatever became of them.
+        asked: images that are asked for of this one, whatever became of them.
         paper: what the paper says of this setting.
     """
 
@@ -52,7 +52,7 @@ class Line:
     twin_top1: tuple[float, ...] | None
     twin_images: int | None = None
     paper: PaperFigure | None = None
-    asked: tuple[int, int | None] = (0, None)
+    asked: int = 0
 
     @property
     def gap(self) -> float | None:
@@ -92,7 +92,7 @@ def lines(
             twin_top1=None if (twin := twins[cell]) is None else done(twin),
             twin_images=None if twin is None else known.get(twin, asked(twin)),
             paper=plan.paper.get((axis, label)),
-            asked=(asked(cell), None if twin is None else asked(twin)),
+            asked=asked(cell),
         )
         for axis, pairs in plan.axes.items()
         for label, cell in pairs
@@ -151,8 +151,7 @@ def _is_mixed(line: Line) -> bool:
 
 
 def _has_fewer(line: Line) -> bool:
-    images, of_twin = line.asked
-    return of_twin is not None and of_twin < images
+    return line.twin_images is not None and line.twin_images < line.images
 
 
 def _twin_size(line: Line) -> str:
@@ -161,12 +160,12 @@ def _twin_size(line: Line) -> str:
 
 def paper_figure(figure: PaperFigure | None) -> str:
     """The paper's top-1 and how sure it is, e.g. `0.429 (second-hand)`; empty when nothing is known."""
-    return paper_number(None if figure is None else figure.top1, figure)
+    return "" if figure is None else paper_number(figure.top1, figure.certainty)
 
 
-def paper_number(value: float | None, figure: PaperFigure | None) -> str:
+def paper_number(value: float | None, certainty: str) -> str:
     """Any number of a figure in the same form."""
-    return "" if value is None or figure is None else f"{value:.3f} ({figure.certainty})"
+    return "" if value is None else f"{value:.3f} ({certainty})"
 
 
 def _accuracy(values: Sequence[float], num_seeds: int) -> str:
@@ -226,7 +225,7 @@ _SERIES = {
 
 
 def _panel(panel: Axes, axis: str, found: Sequence[Line]) -> None:
-    by_size = len({line.asked[0] for line in found}) == len(found) > 1  # on any axis as many fail as may
+    by_size = len({line.asked for line in found}) == len(found) > 1  # on any axis as many fail as may
     names = [f"{line.images:,}" if by_size else line.setting for line in found]
     numeric = by_size or all(_number(line.setting) is not None for line in found)
     x = [float(line.images) if by_size else _number(line.setting) or 0.0 for line in found]

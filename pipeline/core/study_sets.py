@@ -80,5 +80,6 @@ def _paper(figure: PaperFigure | None, column: str) -> float | None:
 def _entry(plan: StudyPlan, scores: Scores, cell: Cell, column: str, figure: PaperFigure | None) -> str:
     mean, std = mean_std(_values(plan, scores, cell, column))
     measured = "" if mean is None else f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
-    told = paper_number(_paper(figure, column), figure)
+    certainty = "inferred" if column == TOP5 or figure is None else figure.certainty
+    told = paper_number(_paper(figure, column), certainty)
     return " ".join(word for word in (measured, told and f"[{told}]") if word)

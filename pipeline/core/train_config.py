@@ -101,6 +101,8 @@ class TrainConfig(Frozen):
     """Folder of real training images, a sub-folder per WNID; default: Fashion-MNIST's, for its classes."""
     min_real_per_class: int | None = Field(None, ge=1)
     """So few real images of a class in `real_data` will do when it has not `images_per_class`; default: an error."""
+    max_real_per_class: int | None = Field(None, ge=1)
+    """So many real images of a class in `real_data` are taken where it has them; default: `images_per_class`."""
     real_share: float = Field(0.5, gt=0, lt=1)
     """`mixed`: real images of every batch, of every forward; a fraction with a denominator up to 64."""
     separate_batch_norm: bool = False

@@ -151,8 +151,7 @@ def real_folder(config: RunConfig) -> RealFolder | None:
     """The files of `train.real_data`; None when Fashion-MNIST's images are meant. Raises `InputError`."""
     settings = config.train
     if settings.real_data is not None:
-        classes = load_class_table(config.classes)
-        return open_real_folder(settings.real_data, classes, config.images_per_class, settings.min_real_per_class)
+        return open_real_folder(settings, load_class_table(config.classes), config.images_per_class)
     if config.classes != REAL_DATA:
         raise InputError(
             f"train.data={settings.data} knows the training images of {REAL_DATA} only, not of classes "

@@ -104,8 +104,7 @@ def _from_path(settings: ValidationConfig, classes: ClassTable, trained: RunConf
             )
         chosen += positions[-settings.images_per_class :].tolist()
     if isinstance(found, FolderImages) and trained.train.data != "synthetic" and trained.train.real_data is not None:
-        fewest = trained.train.min_real_per_class
-        taken = open_real_folder(trained.train.real_data, classes, trained.images_per_class, fewest).files
+        taken = open_real_folder(trained.train, classes, trained.images_per_class).files
         if not _places([found.files[position] for position in chosen]).isdisjoint(_places(taken)):
             raise InputError(f"{settings.path!r}: {settings.images_per_class} {_TRAINED_ON}")
     return found.crops(chosen, trained.train.input_size), found.labels[chosen]

@@ -138,7 +138,8 @@ def evaluate(
         page = render_report(
             build_report(config, store, classes, images, models, scored, metrics, plots, seconds, tracking)
         ).encode()
-        store.write_json(f"{directory}/metrics.json", metrics)
+        indent = 1 if len(classes) <= 100 else None  # a confusion of 1,000 classes has a million numbers
+        store.write_json(f"{directory}/metrics.json", metrics, indent=indent)
         store.write_bytes(f"{directory}/report.html", page)
         top1 = {f"{name}_top1": group["top1_mean"] for name, group in metrics["groups"].items()}
         manifest = {

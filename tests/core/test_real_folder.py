@@ -31,8 +31,9 @@ def fill(root: Path, counts: dict[int, int] | None = None, names: str = "{}.JPEG
     return root
 
 
-def opened(root: Path, images_per_class: int, fewest: int | None = None) -> RealFolder:
-    return open_real_folder(str(root), CLASSES, images_per_class, fewest)
+def opened(root: Path, images_per_class: int, fewest: int | None = None, most: int | None = None) -> RealFolder:
+    settings = real_config(root, min_real_per_class=fewest, max_real_per_class=most).train
+    return open_real_folder(settings, CLASSES, images_per_class)
 
 
 def real_config(root: Path, images_per_class: int = 2, **train: Any) -> RunConfig:
@@ -76,6 +77,15 @@ def test_fewer_images_of_a_class_are_an_error_unless_allowed(tmp_path: Path) -> 
     found = opened(tmp_path, 3, fewest=1)
     assert len(found) == 28 and found.fewer == {CLASSES.wnids[3]: 1}
     assert len(opened(tmp_path, 1, fewest=2)) == 10  # asked for fewer than must be there
+
+
+def test_more_images_of_a_class_are_taken_where_it_has_them_so_that_a_twin_is_the_whole_set(tmp_path: Path) -> None:
+    fill(tmp_path, {3: 1, 4: 5, 5: 9})
+    found = opened(tmp_path, 3, fewest=1, most=5)
+    assert np.bincount(found.labels).tolist() == [3, 3, 3, 1, 5, 5, 3, 3, 3, 3]
+    assert found.fewer == {CLASSES.wnids[3]: 1} and found.files[: len(opened(tmp_path, 1))] == opened(tmp_path, 1).files
+    with pytest.raises(InputError, match=r"train\.max_real_per_class 2 is below images_per_class 3; raise it"):
+        opened(tmp_path, 3, most=2)
 
 
 def test_no_folder_is_an_input_error(tmp_path: Path) -> None:

@@ -43,6 +43,21 @@ def report(text: str = "text", twin: bool = True, **changes) -> Report:
     return Report(**{**values, **changes})
 
 
+def test_classes_with_the_largest_gap_come_first_and_each_tells_its_gap() -> None:
+    found = report(class_names=["least", "unseen", "most"])
+    found.metrics["groups"]["synthetic"]["per_class_mean"] = [0.9, None, 0.5]
+    found.metrics["groups"]["real"]["per_class_mean"] = [0.85, None, 0.75]
+    assert found.by_class == [(2, 0.25), (0, pytest.approx(-0.05)), (1, None)]
+    text = " ".join(" ".join(Page(render_report(found)).text).split())
+    assert "most gap +25.0 50.0% 75.0% least gap −5.0 90.0% 85.0% unseen – –" in text
+
+
+def test_without_a_twin_classes_stand_in_label_order() -> None:
+    found = report(twin=False)
+    assert found.by_class == [(0, None), (1, None)]
+    assert "gap" not in render_report(found).partition("Accuracy by class")[2].partition("Confusion")[0]
+
+
 class Page(HTMLParser):
     """Tags, attributes and visible text of a page."""
 

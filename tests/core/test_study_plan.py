@@ -117,9 +117,10 @@ def test_the_paper_s_studies_have_a_twin_at_1x_once_there_are_real_images() -> N
     ):
         without = plan_study(load_study(name), load_config(preset))
         assert not any(cell.is_real for cell in without.cells)
-        given = load_config(preset, overrides=["train.real_data=imagenet/train", "train.min_real_per_class=732"])
+        given = load_config(preset, overrides=["train.real_data=imagenet/train"])
         plan = plan_study(load_study(name), given)
         twins = [cell.config for cell in plan.cells if cell.is_real]
+        assert all((t.train.min_real_per_class, t.train.max_real_per_class) == (732, 1300) for t in twins)
         assert {config.images_per_class for config in twins} == {size} and len(twins) == 3  # one for each augmentation
         for cell in plan.cells:
             twin = plan.twin_of(cell)
@@ -152,7 +153,7 @@ def test_a_row_below_every_twin_has_none() -> None:
 @pytest.mark.parametrize("name", ["imagenet100", "imagenet1k"])
 def test_the_paper_s_studies_train_with_the_paper_s_recipe(name: str) -> None:
     recipe = TrainConfig.model_validate(load_yaml(PRESETS / "trainings" / "paper_rn50.yaml"))
-    of_the_run = {"seed", "ingest", "checkpoint_every_epochs"}
+    of_the_run = {"seed", "ingest", "checkpoint_every_epochs", "min_real_per_class", "max_real_per_class"}
     plan = plan_study(load_study(f"paper_{name}"), load_config(f"{name}_sd"))
     augmentation = dict(plan.axes["augmentation"])
     assert augmentation["crops and mirror images alone"].config.train.augmentation == "pytorch"

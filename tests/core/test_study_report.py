@@ -161,7 +161,9 @@ def test_images_are_those_that_were_trained_on() -> None:
     (made, twin) = plan.cells
     first, second = lines(plan, {}, TEN, {made: 1990, twin: 1980})
     assert (first.images, first.twin_images, second.images) == (1990, 1980, 1980)
-    assert "(1,980 images)" not in markdown([first, second], 3, "Fashion")  # as many were asked for
+    text = markdown([first, second], 3, "Fashion")
+    assert "(1,980 images)" in text and "or the largest there is, whose size is in brackets" in text
+    assert "brackets" not in markdown(lines(plan, {}, TEN, {made: 1990, twin: 2000}), 3, "Fashion")
     assert lines(plan, {}, TEN)[0].images == 2000
 
 
