@@ -19,6 +19,10 @@ PRESETS = Path(__file__).parent.parent / "presets"
 _ENCLOSED = ('"', "'", "[", "{", "|", ">")
 """Where YAML opens with one of these, it says itself where text ends; `|` and `>` are blocks of lines."""
 _COMMENT = re.compile(r"(^|\s)#")
+_MOST_DEEP = 40
+"""Levels of a value: anchors may lead back to themselves, and what walks through it would never end."""
+_MOST_VALUES = 1_000_000
+"""In a file: anchors in a few lines of text may repeat each other to billions."""
 
 
 def preset_names() -> list[str]:
@@ -61,7 +65,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+    left, count = [(value, 0)], 0
+    while left:
+        one, depth = left.pop()
+        count += 1
+        if depth > _MOST_DEEP or count > _MOST_VALUES:
+            raise yaml.YAMLError(f"values nest more than {_MOST_DEEP} deep, or are more than {_MOST_VALUES:,}")
+        if isinstance(one, (dict, list)):
+            left += [(inner, depth + 1) for inner in (one.values() if isinstance(one, dict) else one)]
+    return value
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -103,8 +116,8 @@ def parse_override(text: str) -> tuple[list[str], Any]:
     """
     key, separator, raw = text.partition("=")
     keys = [part.strip() for part in key.split(".")]
-    if not separator or not all(keys):
-        raise InputError(f"--set {text!r} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
+    if not separator or not all(keys) or len(keys) > _MOST_DEEP:
+        raise InputError(f"--set {text!r:.200} is not KEY=VALUE, e.g. --set recipe.guidance_scale=2")
     plain = raw.strip()
     if not plain:
         return keys, ""  # YAML would make it null

@@ -147,7 +147,14 @@ def test_an_unknown_key_inside_a_mapping_is_named(values: dict[str, Any], says: 
         ("train:\n\tepochs: 3\n", "line 2"),
         ("tracking: {experiment: 2026-13-45}", "not valid YAML"),
         ("1: 2", "1"),
-        ("a: &a [*a]\ntrain: {epochs: *a}", "train.epochs"),
+        ("a: &a [*a]\ntrain: {epochs: *a}", "bad.yaml' is not valid YAML: values nest more than 40 deep"),
+        ("recipe: &r\n  model: *r\n", "values nest more than 40 deep"),
+        ("classes: " + "[" * 60 + "]" * 60, "values nest more than 40 deep"),
+        (
+            "v0: &v0 [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(f"v{n + 1}: &v{n + 1} [{', '.join([f'*v{n}'] * 10)}]\n" for n in range(9)),
+            "or are more than 1,000,000",
+        ),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, text: str, says: str) -> None:
@@ -155,6 +162,11 @@ def test_a_wrong_file_is_one_line_that_names_it(tmp_path: Path, text: str, says:
     with pytest.raises(InputError, match="(?s).*") as caught:
         load_config("fashion", [str(tmp_path / "bad.yaml")])
     assert says in str(caught.value)
+
+
+def test_a_key_of_too_many_parts_is_no_key() -> None:
+    with pytest.raises(InputError, match=r"--set 'classes\.a\.a.* is not KEY=VALUE"):
+        parse_override("classes" + ".a" * 2000 + "=1")
 
 
 def test_yaml_runs_no_code(tmp_path: Path) -> None:
