@@ -1,4 +1,4 @@
-"""Elastic workers: a node of a real cluster is killed, the training goes on with those that are left, and grows back."""
+"""Elastic workers: a node is killed, the training goes on with those that are left, and grows back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_lost_node_leaves_a_training_with_fewer_workers(tmp_path: Path) -> Non
     # Two workers normalise 8 images each, one 16: the global batches are the same, the losses nearly.
     losses, undisturbed = ([line["loss"] for line in lines] for lines in (metrics, run.undisturbed()))
     assert losses[:after] == pytest.approx(undisturbed[:after], rel=1e-6)
-    assert losses[after:] == pytest.approx(undisturbed[after:], abs=0.4)  # from 2.3, chance, to 1.4
+    assert losses[after:] == pytest.approx(undisturbed[after:], abs=0.4)  # they fall from 2.3, chance, to 1.4
 
 
 @pytest.mark.slow
