@@ -21,13 +21,16 @@ from pipeline.core.generator_config import TextConfig
 from pipeline.core.generator_text import build_text_encoder, train_tokenizer
 
 
-def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Path:
+def build_tiny_model(
+    directory: Path, flag_threshold: float | None = None, guidance_channels: int | None = None
+) -> Path:
     """Write a model that draws 16x16 images.
 
     Args:
         directory: where to.
         flag_threshold: adds a safety checker that flags an image whose similarity to a concept is above this: 1 flags
             none, -1 flags all.
+        guidance_channels: of a network that takes its guidance as an input, as distilled ones do.
     """
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["a bag, handbag", "a shirt inside a barn"], 514)
@@ -37,7 +40,7 @@ def build_tiny_model(directory: Path, flag_threshold: float | None = None) -> Pa
         vae=_autoencoder(),
         text_encoder=build_text_encoder(text, tokenizer),
         tokenizer=tokenizer,
-        unet=_unet(cross_attention_dim=16),
+        unet=_unet(cross_attention_dim=16, time_cond_proj_dim=guidance_channels),
         scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear", steps_offset=1),
         safety_checker=checker,
         feature_extractor=None if checker is None else _feature_extractor(),

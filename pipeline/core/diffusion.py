@@ -9,8 +9,8 @@ import inspect
 import platform
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,7 @@ class DiffusionEngine:
         if self._is_guidance_drawn:
             assert guidance_scales is not None and len(guidance_scales) == count, guidance_scales
             each = guided_each(denoiser_of(self.pipeline), [*guidance_scales, *[guidance_scales[-1]] * padding])
-        with attention(self._options), remembering(self._memos), each:
+        with attention(self._options), remembering(self._memos), each, self._decoder_in_its_dtype():
             output = self.pipeline(
                 **conditioning,
                 **({"callback_on_step_end": after_step} if self._tells_steps else {}),
@@ -180,6 +180,15 @@ class DiffusionEngine:
         own = self._own_scores.last if self._own_scores else [None] * count
         found = zip(pixels, flags, own, finite, strict=False)
         return [GeneratedImage(image, bool(flag), score, is_finite) for image, flag, score, is_finite in found]
+
+    @contextmanager
+    def _decoder_in_its_dtype(self) -> Iterator[None]:
+        """XL decodes in float32 and goes back to half precision behind it, but not when decoding fails."""
+        try:
+            yield
+        except BaseException:
+            self.pipeline.vae.to(getattr(torch, self._recipe.dtype))
+            raise
 
     @property
     def environment(self) -> dict[str, str]:

@@ -156,7 +156,7 @@ def render(pixels: Tensor, draws: Draws, size: int, colours: MultiCropConfig) ->
     blurred = _rows(draws.blurred, device)
     if len(blurred):
         kernel = 2 * math.ceil(BLUR_SIGMAS * colours.blur_sigma[1]) + 1
-        sigma = sent(draws.sigma, device)[blurred, None].expand(-1, 2)
+        sigma = draws.sigma[draws.blurred][:, None].expand(-1, 2)  # kornia looks at it, then sends it itself
         crops[blurred] = gaussian_blur2d(crops[blurred], (kernel, kernel), sigma)
     solarized = sent(draws.solarized, device)[:, None, None, None]
     return torch.where(solarized & (crops >= 0.5), 1 - crops, crops)

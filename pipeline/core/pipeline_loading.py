@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 import transformers
 
 from pipeline.core.config import RecipeConfig
+from pipeline.core.engine_options import denoiser_of
 from pipeline.core.errors import InputError
 
 
@@ -35,16 +37,37 @@ def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     # One line per prompt that is cut, in each actor; the prompt table counts them.
     logging.getLogger(type(pipeline).__module__).setLevel(logging.ERROR)
+    # Two lines per batch where XL's decoder goes to float32 and back.
+    logging.getLogger("diffusers.models.modeling_utils").setLevel(logging.ERROR)
     if getattr(pipeline, "watermark", None) is not None:
         pipeline.watermark = None  # diffusers adds one where a package happens to be installed
     if not recipe.safety_checker and getattr(pipeline, "safety_checker", None) is not None:
         pipeline.safety_checker = None
     if recipe.scheduler != "default":
-        pipeline.scheduler = _scheduler_class(recipe.scheduler).from_config(pipeline.scheduler.config)
+        kind, known = _scheduler_class(recipe.scheduler), pipeline.scheduler.config
+        # Some clip to -1..1 unless told otherwise, which latents are not made for; a model that wants it says so.
+        unclipped = "clip_sample" in inspect.signature(kind).parameters and "clip_sample" not in known
+        pipeline.scheduler = kind.from_config(known, **({"clip_sample": False} if unclipped else {}))
+    _check_guidance(pipeline, recipe)
     factor = pipeline.vae_scale_factor
     if recipe.width % factor or recipe.height % factor:
         raise InputError(f"recipe.width and recipe.height must be multiples of {factor} for this model")
     return pipeline
+
+
+def _check_guidance(pipeline: Any, recipe: RecipeConfig) -> None:
+    """Raises `InputError` for what a pipeline would pass over without a word, or meet with halves it does not have."""
+    is_distilled = getattr(denoiser_of(pipeline).config, "time_cond_proj_dim", None) is not None
+    takes_negative = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
+    if recipe.negative_prompt and (is_distilled or not takes_negative):
+        raise InputError(
+            "recipe.negative_prompt has no effect with this model, which has its guidance built in; leave it out"
+        )
+    if is_distilled and not isinstance(recipe.guidance_scale, float):
+        raise InputError(
+            "recipe.guidance_scale is drawn per image, which does not go with this model, which has its guidance built "
+            "in; give one number"
+        )
 
 
 def _scheduler_class(name: str) -> Any:

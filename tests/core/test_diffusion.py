@@ -256,3 +256,20 @@ def test_a_wrong_setting_is_an_input_error(tiny_model: Path, values: dict[str, o
 def test_cuda_without_a_gpu_is_an_error_and_no_fallback(tiny_model: Path):
     with pytest.raises(InputError, match="sees no GPU"):
         DiffusionEngine(tiny_model, recipe(tiny_model), 1, "cuda")
+
+
+def test_an_xl_model_in_half_precision_goes_on_after_a_decoder_that_ran_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = build_tiny_xl_model(tmp_path / "xl")
+    engine = DiffusionEngine(directory, recipe(directory, guidance_scale=2, dtype="float16"), 2, "cpu")
+
+    def fails(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.pipeline.vae, "decode", fails)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.generate(["a bag"], [1])
+    assert engine.pipeline.vae.dtype == torch.float16
+    assert engine.generate(["a bag"], [1])[0].is_finite

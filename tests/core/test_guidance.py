@@ -27,6 +27,17 @@ def test_each_image_is_the_one_of_its_own_guidance() -> None:
         assert np.abs(together[position] - other).max() > 8
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_its_bits_are_those_of_one_number_for_all(dtype: str) -> None:
+    """Half precision would double what it rounds off, step by step, to 19 of 255 levels."""
+    scales = [1.7, 3.3, 7.7]
+    settings = {"dtype": dtype, "num_inference_steps": 10}
+    together = images(EMBEDDED, RecipeConfig(guidance_scale=scales, **settings), scales)
+    for position, scale in enumerate(scales):
+        alone = images(EMBEDDED, RecipeConfig(guidance_scale=scale, **settings))[position]
+        assert (together[position] == alone).all()
+
+
 def test_drawn_guidance_of_1_or_less_is_none_as_one_number_for_all_is() -> None:
     """With the shipped generator, whose classes differ a lot."""
     together = images(EMBEDDED, RecipeConfig(guidance_scale=[0, 0.5, 1], num_inference_steps=5), [0.0, 0.5, 1.0])
