@@ -187,7 +187,8 @@ class DiffusionEngine:
         try:
             yield
         except BaseException:
-            self.pipeline.vae.to(getattr(torch, self._recipe.dtype))
+            if getattr(self.pipeline, "vae", None) is not None:
+                self.pipeline.vae.to(getattr(torch, self._recipe.dtype))
             raise
 
     @property

@@ -13,7 +13,6 @@ import torch
 import transformers
 
 from pipeline.core.config import RecipeConfig
-from pipeline.core.engine_options import denoiser_of
 from pipeline.core.errors import InputError
 
 
@@ -57,7 +56,8 @@ def load_pipeline(directory: Path, recipe: RecipeConfig) -> Any:
 
 def _check_guidance(pipeline: Any, recipe: RecipeConfig) -> None:
     """Raises `InputError` for what a pipeline would pass over without a word, or meet with halves it does not have."""
-    is_distilled = getattr(denoiser_of(pipeline).config, "time_cond_proj_dim", None) is not None
+    denoiser = getattr(pipeline, "unet", None)  # transformers have no such input
+    is_distilled = denoiser is not None and denoiser.config.get("time_cond_proj_dim") is not None
     takes_negative = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
     if recipe.negative_prompt and (is_distilled or not takes_negative):
         raise InputError(

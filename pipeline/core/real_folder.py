@@ -58,13 +58,14 @@ def open_real_folder(settings: TrainConfig, classes: ClassTable, images_per_clas
         InputError: no folder, or classes that are missing or have too few images, all counted and some named.
     """
     assert settings.real_data is not None
-    fewest, most = settings.min_real_per_class, settings.max_real_per_class
-    if most is not None and most < images_per_class:
+    fewest = min(settings.min_real_per_class or images_per_class, images_per_class)
+    most = settings.max_real_per_class or images_per_class
+    if most < fewest:
         raise InputError(
-            f"train.max_real_per_class {most} is below images_per_class {images_per_class}; raise it, or leave it out"
+            f"train.max_real_per_class {most} is below the {fewest} images that a class must have "
+            "(images_per_class, or train.min_real_per_class); raise it, or leave it out"
         )
-    fewest = min(fewest or images_per_class, images_per_class)
-    return _open(settings.real_data, tuple(classes.wnids), images_per_class, fewest, most or images_per_class)
+    return _open(settings.real_data, tuple(classes.wnids), images_per_class, fewest, most)
 
 
 @lru_cache(maxsize=32)

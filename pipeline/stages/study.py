@@ -90,6 +90,7 @@ class Study:
             if must_be_there:
                 raise
             say(f"nothing can be scored, and what is done already is not known: {error}")
+        self._trained_again = set()
         self._trained_again = {trial for trial in self.plan.trials() if self._is_of_other_weights(trial)}
         try:
             self._check_real_images()

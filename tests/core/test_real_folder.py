@@ -84,7 +84,8 @@ def test_more_images_of_a_class_are_taken_where_it_has_them_so_that_a_twin_is_th
     found = opened(tmp_path, 3, fewest=1, most=5)
     assert np.bincount(found.labels).tolist() == [3, 3, 3, 1, 5, 5, 3, 3, 3, 3]
     assert found.fewer == {CLASSES.wnids[3]: 1} and found.files[: len(opened(tmp_path, 1))] == opened(tmp_path, 1).files
-    with pytest.raises(InputError, match=r"train\.max_real_per_class 2 is below images_per_class 3; raise it"):
+    assert len(opened(tmp_path, 7, fewest=1, most=5)) == len(found)  # a twin of a larger set is the whole one, too
+    with pytest.raises(InputError, match=r"train\.max_real_per_class 2 is below the 3 images that a class must have"):
         opened(tmp_path, 3, most=2)
 
 

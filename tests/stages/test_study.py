@@ -163,6 +163,7 @@ def test_a_model_that_was_trained_again_is_scored_again(stages: Stages, store: S
     path = trained.models[trained.plan.cells[0], 0]
     store.write_json(f"{path}/manifest.json", {"files": {WEIGHTS: "others"}, "num_images": 80})
     again = study(store)
+    again.look_at_data(lambda _: None)
     assert (again.outline()["trainings_to_do"], again.outline()["only_to_score"]) == (1, 1)
     again.run(lambda _: None, slots=2)
     assert again.missing() == [] and study(store).missing() == []
