@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli import JobContext, job_options, job_options_with, run_job
+from pipeline.cli import FiniteRange, JobContext, job_options, job_options_with, run_job
 from pipeline.core.errors import InputError
 
 COMPARISONS = (
@@ -72,9 +72,9 @@ def train(job: JobContext, repeats: int, only: tuple[str, ...]) -> None:
     "--inflight-shards", type=click.IntRange(min=0), default=1000, show_default=True, help="At a time; 0: none."
 )
 @click.option("--inflight-actors", type=click.IntRange(min=1), default=20, show_default=True, help="They share them.")
-@click.option("--shards-per-s", type=click.FloatRange(min=0.1), default=11.0, show_default=True, help="Finished.")
-@click.option("--inflight-seconds", type=click.FloatRange(min=1), default=90.0, show_default=True, help="Measured.")
-@click.option("--sample-seconds", type=click.FloatRange(min=0.01), default=1.0, show_default=True, help="Interval.")
+@click.option("--shards-per-s", type=FiniteRange(min=0.1), default=11.0, show_default=True, help="Finished.")
+@click.option("--inflight-seconds", type=FiniteRange(min=1), default=90.0, show_default=True, help="Measured.")
+@click.option("--sample-seconds", type=FiniteRange(min=0.01), default=1.0, show_default=True, help="Interval.")
 @job_options_with(default_preset="fashion")
 def scale(
     job: JobContext,

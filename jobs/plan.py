@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.cli import JobContext, job_options, run_job
+from pipeline.cli import FiniteRange, JobContext, job_options, run_job
 
 if TYPE_CHECKING:
     from pipeline.core.run_plan import Market
@@ -44,7 +44,7 @@ def price_options(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("--spot", is_flag=True, help="At the price of machines that may be taken away.")
     @click.option(
         "--images-per-s",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         metavar="X",
         help="Of one GPU with this recipe, measured.",
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli import print_summary, run_job
+from pipeline.cli import FiniteRange, print_summary, run_job
 from pipeline.core.errors import WorkError
 
 
@@ -25,9 +25,9 @@ from pipeline.core.errors import WorkError
 @click.option("--name", metavar="NAME", help="Begins the job's id; two names run one command twice at a time.")
 @click.option("--env", "names", multiple=True, metavar="NAME", help="One more variable to send, no secret; repeatable.")
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="A variable that the nodes must have.")
-@click.option("--num-cpus", type=click.FloatRange(min=0), default=1, show_default=True, help="Held for the command.")
+@click.option("--num-cpus", type=FiniteRange(min=0), default=1, show_default=True, help="Held for the command.")
 @click.option(
-    "--max-mib", type=click.FloatRange(min=0, min_open=True), default=64, show_default=True, help="Largest package."
+    "--max-mib", type=FiniteRange(min=0, min_open=True), default=64, show_default=True, help="Largest package."
 )
 @click.option("--no-wait", is_flag=True, help="Send and leave; do not follow the log.")
 @click.option("--dry-run", is_flag=True, help="Print what would be sent and stop.")

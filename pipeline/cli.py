@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -157,6 +158,17 @@ def _number_options(keys: Mapping[str, str]) -> Callable[[Callable[..., None]], 
     return decorate
 
 
+class FiniteRange(click.FloatRange):
+    """A number of a range, and none that only computers have: NaN lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number. Raises `click.BadParameter`."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no number to compute with", param, ctx)
+        return found
+
+
 job_options = job_options_with()
 """The shared options of a job that must be told its preset."""
 
@@ -184,6 +196,8 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
 def run_job(command: click.Command) -> NoReturn:
     """Run a job's click command as a program and exit: 0 done, 2 the input is wrong, 1 it failed while working."""
     interrupt_on_sigterm()
+    if bad := next((word for word in sys.argv[1:] if not is_text(word)), None):
+        _fail(f"{bad!r:.200} is not UTF-8 text; mend its encoding", 2)
     try:
         command.main(standalone_mode=False)
     except InputError as error:
@@ -197,12 +211,25 @@ def run_job(command: click.Command) -> NoReturn:
         _fail(error, 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what is done is kept, run the same command again to go on", 1)
+    except OverflowError as error:
+        _fail(f"a number is too large to compute with ({error}); give a smaller one", 2)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"{str(error.filename)[:80]!r} and so on is too long for a file's name; give a shorter one", 2)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         _drop_what_stdout_refuses()
         _fail(f"{error.filename or 'storage'}: {error.strerror}; mend it, then run the same command again to go on", 1)
     sys.exit(0)
+
+
+def is_text(word: str) -> bool:
+    """Whether a word of the command line is UTF-8 text; Python keeps other bytes as halves of characters."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _drop_what_stdout_refuses() -> None:

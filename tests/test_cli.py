@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from pipeline.cli import JobContext, job_options, job_options_with, run_job
+from pipeline.cli import FiniteRange, JobContext, job_options, job_options_with, run_job
 from pipeline.core.errors import InputError, WorkError
 from tests.conftest import REPOSITORY
 
@@ -77,6 +77,8 @@ def test_dry_run_prints_a_config_that_can_be_run_again_and_does_nothing(capsys, 
         (WorkError("half-way"), 1, "error: half-way"),
         (KeyboardInterrupt(), 1, "error: interrupted; what is done is kept"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"), 1, "error: /x: No space left on device"),
+        (OverflowError("int too large"), 2, "error: a number is too large to compute with (int too large)"),
+        (OSError(errno.ENAMETOOLONG, "", "x" * 999), 2, f"error: '{'x' * 80}' and so on is too long for a file's name"),
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/x"), 1, "error: /x: Permission denied"),
     ],
 )
@@ -121,12 +123,19 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--preset", "fashion", "extra"], "extra"),
         (["--preset", "fashion", "--images-per-class", "many"], "'many' is not a valid integer"),
         (["--preset", "fashion", "--images-per-class", "0"], "images_per_class"),
+        (["--preset", "fashion", "--root", "r\udcff"], "'r\\udcff' is not UTF-8 text; mend its encoding"),
     ],
 )
 def test_wrong_options_are_one_line_and_code_2(capsys, monkeypatch, arguments: list[str], says: str) -> None:
     code, out, err = run(capsys, monkeypatch, report_epochs, *arguments)
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert says in err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_of_a_range_is_one_that_can_be_computed_with(value: str) -> None:
+    with pytest.raises(click.BadParameter, match="no number to compute with"):
+        FiniteRange(min=0).convert(value, None, None)
 
 
 def test_help_names_every_shared_option(capsys, monkeypatch) -> None:

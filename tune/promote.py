@@ -13,7 +13,7 @@ from pipeline.cli import JobContext, job_options_with, run_job
 from pipeline.core.artifact import Store
 from pipeline.core.config import RunConfig
 from pipeline.core.config_loading import validate
-from pipeline.core.errors import InputError
+from pipeline.core.errors import InputError, WorkError
 from pipeline.core.model_identity import registered_name
 from pipeline.core.promotion import check_same_settings
 from pipeline.core.sweep_config import IDENTITY, RESULT, SweepConfig
@@ -76,6 +76,8 @@ def _begun(store: Store, directory: str) -> tuple[SweepConfig, RunConfig] | None
     if not store.exists(path):
         return None
     about = store.read_json(path)
+    if not isinstance(about, dict) or not {"sweep", "config"} <= about.keys():
+        raise WorkError(f"{store.uri(path)} is damaged (no sweep and config); begin the sweep under another --name")
     return validate(SweepConfig, about["sweep"], f"{path}: "), validate(RunConfig, about["config"], f"{path}: ")
 
 

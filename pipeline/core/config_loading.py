@@ -72,6 +72,8 @@ def _parse_yaml(text: str) -> Any:
         count += 1
         if depth > _MOST_DEEP or count > _MOST_VALUES:
             raise yaml.YAMLError(f"values nest more than {_MOST_DEEP} deep, or are more than {_MOST_VALUES:,}")
+        if isinstance(one, (bytes, set)):
+            raise yaml.YAMLError("!!binary and !!set are nothing that a setting takes")
         if isinstance(one, (dict, list)):
             left += [(inner, depth + 1) for inner in (one.values() if isinstance(one, dict) else one)]
     return value

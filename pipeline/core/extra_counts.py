@@ -116,6 +116,13 @@ def _lines(path: str) -> Iterable[tuple[str, Any, Any]]:
     if kind != ".csv":
         raise InputError(f"--per-class {path!r} must end in .csv, .json, .yaml or .yml")
     rows = csv.DictReader(io.StringIO(text))
+    try:
+        return _rows(rows, path)
+    except csv.Error as error:
+        raise InputError(f"{path!r} is no CSV at line {rows.line_num} ({error}); {_MEND}") from error
+
+
+def _rows(rows: csv.DictReader[str], path: str) -> list[tuple[str, Any, Any]]:
     column = next((name for name in ("wnid", "class") if name in (rows.fieldnames or ())), None)
     if column is None or "images" not in (rows.fieldnames or ()):
         raise InputError(f"{path!r} has the columns {_shown(rows.fieldnames)}; {_MEND}")

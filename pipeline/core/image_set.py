@@ -150,7 +150,14 @@ def read_identity(store: Store, images_dir: str) -> dict[str, Any]:
         raise InputError(
             f"{store.uri(images_dir)} is not there; run `python -m jobs.generate` with the same settings first"
         )
-    identity: dict[str, Any] = store.read_json(path)
+    found = store.read_json(path)
+    identity: dict[str, Any] = found if isinstance(found, dict) else {}
+    size = identity.get("shard_size")
+    if not isinstance(size, int) or size < 1:
+        raise WorkError(
+            f"{store.uri(path)} is damaged (no shard_size); remove it, then run `python -m jobs.generate` with the "
+            "settings that the set was begun with"
+        )
     return identity
 
 
@@ -182,9 +189,12 @@ def read_columns(store: Store, path: str, columns: list[str]) -> pa.Table:
     """Some columns of a shard. Raises `WorkError` when it is damaged."""
     file_system, full = store.filesystem(path)
     try:
-        return store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
+        table = store.read_with(path, lambda: pq.ParquetFile(full, filesystem=file_system).read(columns))
     except (pa.ArrowException, OSError) as error:
         raise damaged_shard(store.uri(path), error) from error
+    if "image_id" in columns and "image_id" not in table.column_names:  # columns that came later may be missing
+        raise damaged_shard(store.uri(path), "no column image_id")
+    return table
 
 
 def read_summaries(store: Store, images_dir: str, shards: Iterable[int]) -> list[ShardSummary]:

@@ -63,7 +63,8 @@ def _environment() -> SandboxedEnvironment:
 
 
 ENVIRONMENT = _environment()
-_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_OF_VALUES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+_FAILURES = (TemplateError, *_OF_VALUES, RecursionError, MemoryError)
 
 
 def template_names() -> dict[str, str]:
@@ -127,6 +128,8 @@ def _reason(error: Exception, values: Mapping[str, str]) -> str:
         return "the class has no hypernym; write e.g. {{ c }}{% if h_c is defined %}, {{ h_c }}{% endif %}"
     if isinstance(error, RecursionError):
         return "it calls itself without end; mend it"
+    if isinstance(error, MemoryError):
+        return "it makes text without end; mend it"
     if isinstance(error, UnicodeEncodeError):
         return "it prints half of a character (a surrogate), which is no text; mend it"
     return f"{error}; mend it"
@@ -160,3 +163,5 @@ def _variables(source: str) -> frozenset[str]:
         raise InputError(f"recipe.template {source!r} is not a Jinja template: {error.message}; mend it") from error
     except UnicodeEncodeError:
         raise InputError(f"recipe.template {source!r} is not UTF-8 text; mend its encoding") from None
+    except _FAILURES as error:  # Jinja computes what stands between numbers
+        raise InputError(f"recipe.template {source!r} cannot be read: {_reason(error, {})}") from error

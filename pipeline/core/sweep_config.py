@@ -160,6 +160,8 @@ class SweepConfig(Frozen):
                 raise ValueError(f"space.{key}: name the settings that vary, e.g. {key}.{EXAMPLE[key]}, not all of it")
             if missing := [other for other in domain.when if other not in above]:
                 raise ValueError(f"space.{key}.when: {missing[0]!r} is no setting above this one")
+            if empty := [other for other, wanted in domain.when.items() if wanted == []]:
+                raise ValueError(f"space.{key}.when: {empty[0]!r} has no value; give one, or leave it out")
             if self.search == "grid" and domain.choice is None:
                 raise ValueError(f"space.{key}: grid needs choice; uniform and loguniform have no end")
             above.append(key)

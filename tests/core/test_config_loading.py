@@ -148,6 +148,7 @@ def test_an_unknown_key_inside_a_mapping_is_named(values: dict[str, Any], says: 
         ("tracking: {experiment: 2026-13-45}", "not valid YAML"),
         ("1: 2", "1"),
         ("a: &a [*a]\ntrain: {epochs: *a}", "bad.yaml' is not valid YAML: values nest more than 40 deep"),
+        ("classes: !!binary aGVsbG8=", "!!binary and !!set are nothing that a setting takes"),
         ("recipe: &r\n  model: *r\n", "values nest more than 40 deep"),
         ("classes: " + "[" * 60 + "]" * 60, "values nest more than 40 deep"),
         (

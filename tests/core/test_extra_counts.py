@@ -59,6 +59,8 @@ def test_a_class_may_be_named_by_its_name(tmp_path: Path) -> None:
         ("a.csv", f"class,count\n{FIRST},5\n", "has the columns 'class', 'count'; give the columns"),
         ("a.csv", "", "has the columns none"),
         ("a.csv", b"class,images\n\xff,5\n", "is no text"),
+        ("a.csv", f"class,images\r{FIRST},5\r{SECOND},5\r", "a.csv' is no CSV at line 0 .*new-line character"),
+        ("a.csv", f"class,images\n{'x' * 200_000},5\n", "a.csv' is no CSV at line 1 .*field larger than"),
         ("a.yaml", f"{FIRST}: 5\n{FIRST}: 6\n", "stands twice"),
         ("a.yaml", f"{FIRST}: true\n", "a whole one, not True"),
         ("a.json", "[1, 2]", "must hold `key: value` lines"),

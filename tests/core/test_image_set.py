@@ -1,7 +1,10 @@
+import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.core.artifact import Store
@@ -14,6 +17,7 @@ from pipeline.core.image_set import (
     claim_image_set,
     prefix_shards,
     published_shards,
+    read_columns,
     read_identity,
     read_summary,
     set_totals,
@@ -157,3 +161,18 @@ def test_a_damaged_shard_is_named(store: Store, data: bytes):
     store.write_bytes(shard_path("images/a", 2), data)
     with pytest.raises(WorkError, match=r"shard-000002.parquet is damaged .*jobs.verify --repair"):
         read_summary(store, "images/a", 2)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"shard_size": "x"}, {"shard_size": 0}])
+def test_an_identity_that_is_none_is_named(store: Store, value: object) -> None:
+    store.write_json("images/ab/identity.json", value)
+    with pytest.raises(WorkError, match=r"images/ab/identity\.json is damaged \(no shard_size\)"):
+        read_identity(store, "images/ab")
+
+
+def test_a_table_that_is_no_shard_is_named(store: Store) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"other": [1]}), sink)
+    store.write_bytes("images/ab/shard-000000.parquet", sink.getvalue())
+    with pytest.raises(WorkError, match=r"shard-000000\.parquet is damaged \(no column image_id\)"):
+        read_columns(store, "images/ab/shard-000000.parquet", ["image_id"])

@@ -98,6 +98,7 @@ def test_only_the_template_with_backgrounds_uses_them() -> None:
         ("{{ [c] }}", ["cannot make the prompt", "not text"]),
         ("{{ c / 2 }}", ["cannot make the prompt"]),
         ("{{ 1 / 0 }}{{ c }}", ["cannot make the prompt"]),
+        ("{{ c }}{{ 9**99999 }}", ["cannot be read", "4300 digits"]),
         ("{{ c[5:] }}", ["empty prompt"]),
         ("{% if false %}{{ c }}{% endif %}", ["empty prompt"]),
         ("\udcff{{ c }}", ["not UTF-8"]),

@@ -43,6 +43,11 @@ def test_every_sweep_that_ships_is_valid_over_its_preset(name: str) -> None:
         ({"train.learning_rate": {"loguniform": [1, 2], "step": 1}}, {}, "step"),
         ({"train.learning_rate": {"uniform": [1, 2]}}, {"search": "grid"}, "grid needs choice"),
         ({"train.epochs": {"choice": [1], "when": {"train.head": "linear"}}}, {}, "no setting above"),
+        (
+            {"train.head": {"choice": ["linear"]}, "train.epochs": {"choice": [1], "when": {"train.head": []}}},
+            {},
+            "'train.head' has no value",
+        ),
         ({"train.epochs": {"choice": [1]}}, {"objectives": ["cost"]}, "objectives"),
     ],
 )
