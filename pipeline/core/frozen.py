@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -21,6 +22,10 @@ class Frozen(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool:
             raise ValueError("must not be true or false")
+        holds = isinstance(value, list) and any(isinstance(one, bool) for one in value)
+        if holds and not re.search(r"\b(bool|Any)\b", repr(annotation)):
+            raise ValueError("must not hold true or false")
         return value

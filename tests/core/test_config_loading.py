@@ -86,6 +86,8 @@ def test_a_number_may_be_written_with_an_exponent() -> None:
         (["zzz=3"], ["'zzz'", "choose from"]),
         (["train.epochs=many"], ["train.epochs", "'many'"]),
         (["train.epochs=true"], ["train.epochs", "true or false"]),
+        (["evaluate.corruptions.severities=[1, true]"], ["evaluate.corruptions.severities", "hold true or false"]),
+        (["train.multi_crop.global_scale=[true, true]"], ["train.multi_crop.global_scale", "hold true or false"]),
         (["train.epochs=0"], ["train.epochs", "greater than or equal to 1"]),
         (["train=5"], ["train"]),
         (["train.epochs.x=5"], ["train.epochs"]),
