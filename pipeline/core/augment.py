@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Protocol
 
 import kornia.augmentation as K
@@ -24,16 +23,13 @@ CROP_RATIO = (3 / 4, 4 / 3)
 
 def normalise(images: Tensor) -> Tensor:
     """Images float [N, 3, H, W] in 0..1, less ImageNet's mean, over its standard deviation, as channels_last."""
-    mean, std = _mean_and_std(images.device)
+    mean, std = (_channels(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
-@lru_cache(maxsize=64)
-def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    """ImageNet's, [1, 3, 1, 1]; sent to a device once, since that waits for whatever it still has to do."""
-    with torch.inference_mode(mode=False):  # scoring may come first, and its tensors would be none for training
-        mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return mean, std
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Three numbers as [1, 3, 1, 1], filled on the device: a copy from the CPU waits for all that a GPU has to do."""
+    return torch.cat([torch.full((1, 1, 1, 1), value, device=device) for value in values], dim=1)
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -74,8 +75,8 @@ def _parse_yaml(text: str) -> Any:
             raise yaml.YAMLError(f"values nest more than {_MOST_DEEP} deep, or are more than {_MOST_VALUES:,}")
         if isinstance(one, (bytes, set)):
             raise yaml.YAMLError("!!binary and !!set are nothing that a setting takes")
-        if isinstance(one, (dict, list)):
-            left += [(inner, depth + 1) for inner in (one.values() if isinstance(one, dict) else one)]
+        if isinstance(one, (dict, list, tuple)):
+            left += [(inner, depth + 1) for inner in (chain(*one.items()) if isinstance(one, dict) else one)]
     return value
 
 

@@ -204,8 +204,18 @@ class DiffusionEngine:
             "numpy": np.__version__,
             "encoder": encoder_version(self._recipe.image_format),
             "scheduler": type(self.pipeline.scheduler).__name__,  # the recipe may say `default`
+            # Versions of ours before these two are other images; a recipe that uses neither is told of neither.
+            **({"drawn_guidance": "2"} if self._is_guidance_drawn else {}),
+            **({"scheduler_clips": str(clips)} if (clips := self._scheduler_clips()) is not None else {}),
             **(_cuda_versions() if self._device.type == "cuda" else {}),
         }
+
+    def _scheduler_clips(self) -> bool | None:
+        """Whether a scheduler that the recipe names clips its predictions; None for the model's own, or one without."""
+        if self._recipe.scheduler == "default":
+            return None
+        clips: bool | None = self.pipeline.scheduler.config.get("clip_sample")
+        return clips
 
     def _conditioning(self, texts: list[str]) -> dict[str, Any]:
         negative = self._recipe.negative_prompt

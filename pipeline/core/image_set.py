@@ -110,7 +110,7 @@ def claim_image_set(config: RunConfig, recipe: Recipe, store: Store) -> None:
         with lease(store, f"{recipe.images_dir}/claim", until=lambda: store.exists(path)) as is_held:
             if is_held and not store.exists(path):
                 store.write_json(path, {**about, **shapes})
-    identity = store.read_json(path)
+    identity = _sound_identity(store, path)
     if identity["recipe_hash"] != recipe.hash:
         raise WorkError(
             f"{store.uri(path)} belongs to recipe {identity['recipe_hash']}, not {recipe.hash}; move it away"
@@ -150,12 +150,18 @@ def read_identity(store: Store, images_dir: str) -> dict[str, Any]:
         raise InputError(
             f"{store.uri(images_dir)} is not there; run `python -m jobs.generate` with the same settings first"
         )
+    return _sound_identity(store, path)
+
+
+def _sound_identity(store: Store, path: str) -> dict[str, Any]:
     found = store.read_json(path)
     identity: dict[str, Any] = found if isinstance(found, dict) else {}
-    size = identity.get("shard_size")
-    if not isinstance(size, int) or size < 1:
+    sizes = {name: identity.get(name) for name in ("shard_size", "batch_size")}
+    wrong = [name for name in ("recipe_hash", *SHAPES) if name not in identity]
+    wrong += [name for name, size in sizes.items() if not isinstance(size, int) or size < 1]
+    if wrong:
         raise WorkError(
-            f"{store.uri(path)} is damaged (no shard_size); remove it, then run `python -m jobs.generate` with the "
+            f"{store.uri(path)} is damaged (no {wrong[0]}); remove it, then run `python -m jobs.generate` with the "
             "settings that the set was begun with"
         )
     return identity

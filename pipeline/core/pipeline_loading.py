@@ -60,9 +60,8 @@ def _check_guidance(pipeline: Any, recipe: RecipeConfig) -> None:
     is_distilled = denoiser is not None and denoiser.config.get("time_cond_proj_dim") is not None
     takes_negative = "negative_prompt" in inspect.signature(pipeline.__call__).parameters
     if recipe.negative_prompt and (is_distilled or not takes_negative):
-        raise InputError(
-            "recipe.negative_prompt has no effect with this model, which has its guidance built in; leave it out"
-        )
+        why = "has its guidance built in" if is_distilled else f"is a {type(pipeline).__name__} and takes none"
+        raise InputError(f"recipe.negative_prompt has no effect with this model, which {why}; leave it out")
     if is_distilled and not isinstance(recipe.guidance_scale, float):
         raise InputError(
             "recipe.guidance_scale is drawn per image, which does not go with this model, which has its guidance built "

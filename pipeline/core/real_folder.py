@@ -63,7 +63,7 @@ def open_real_folder(settings: TrainConfig, classes: ClassTable, images_per_clas
     if most < fewest:
         raise InputError(
             f"train.max_real_per_class {most} is below the {fewest} images that a class must have "
-            "(images_per_class, or train.min_real_per_class); raise it, or leave it out"
+            "(images_per_class, or train.min_real_per_class); raise it or leave it out, or give a smaller minimum"
         )
     return _open(settings.real_data, tuple(classes.wnids), images_per_class, fewest, most)
 

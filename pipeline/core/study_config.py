@@ -22,7 +22,9 @@ class PaperFigure(Frozen):
     top1: float = Field(ge=0, le=1)
     """Top-1 accuracy on the validation images, 0..1."""
     top5: float | None = Field(None, ge=0, le=1)
-    """Top-5 accuracy on them; that the headline's figure is of this setting is `inferred`."""
+    """Top-5 accuracy on them."""
+    top5_certainty: Literal["certain", "second-hand", "inferred"] | None = None
+    """Where that of `top5` is another one than `certainty`."""
     sketch: float | None = Field(None, ge=0, le=1)
     """Top-1 accuracy on ImageNet-Sketch."""
     r: float | None = Field(None, ge=0, le=1)

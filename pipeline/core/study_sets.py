@@ -80,6 +80,8 @@ def _paper(figure: PaperFigure | None, column: str) -> float | None:
 def _entry(plan: StudyPlan, scores: Scores, cell: Cell, column: str, figure: PaperFigure | None) -> str:
     mean, std = mean_std(_values(plan, scores, cell, column))
     measured = "" if mean is None else f"{mean:.3f}" + ("" if std is None else f" ± {std:.3f}")
-    certainty = "inferred" if column == TOP5 or figure is None else figure.certainty
+    if figure is None:
+        return measured
+    certainty = (column == TOP5 and figure.top5_certainty) or figure.certainty
     told = paper_number(_paper(figure, column), certainty)
     return " ".join(word for word in (measured, told and f"[{told}]") if word)

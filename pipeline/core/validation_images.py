@@ -78,7 +78,7 @@ def class_suffix(labels: NDArray[np.uint8], images_per_class: int) -> NDArray[np
 
 _TRAINED_ON = (
     "validation images of each class are not left beside the real images that are trained on; lower "
-    "validation.images_per_class or images_per_class, or give another validation.path"
+    "validation.images_per_class, images_per_class or train.max_real_per_class, or give another validation.path"
 )
 
 

@@ -13,6 +13,7 @@ from pipeline.core.augment import (
     PytorchAugmentation,
     eval_crop,
     eval_transform,
+    normalise,
     resize_and_crop,
 )
 from pipeline.core.train_config import TrainConfig
@@ -133,3 +134,16 @@ def test_it_is_torchvisions_resize_and_centre_crop(height: int, width: int, resi
     crop = eval_crop(torch.from_numpy(picture)[None], 32, resize)
     assert crop.dtype == torch.uint8 and crop.shape == (1, 32, 32, 3)
     assert np.abs(crop[0].numpy().astype(np.float32) - expected).max() <= 2
+
+
+def test_normalising_can_be_exported_and_leaves_nothing_behind() -> None:
+    """A kept tensor would be one of the export's, which holds no numbers."""
+
+    class Normalise(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return normalise(images)
+
+    images = torch.rand(2, 3, 4, 4)
+    for _ in range(2):
+        exported = torch.export.export(Normalise(), (images,)).module()
+        assert torch.equal(exported(images), normalise(images))

@@ -107,7 +107,9 @@ def test_a_set_of_an_older_version_is_not_mixed_with_new_columns(store: Store, c
 
 
 def test_a_folder_of_another_recipe_is_left_alone(store: Store, config: RunConfig, recipe: Recipe):
-    store.write_json(f"{recipe.images_dir}/{IDENTITY}", {"recipe_hash": "f" * 64})
+    claim_image_set(config, recipe, store)
+    path = f"{recipe.images_dir}/{IDENTITY}"
+    store.write_json(path, {**store.read_json(path), "recipe_hash": "f" * 64})
     with pytest.raises(WorkError, match="belongs to recipe ffff"):
         claim_image_set(config, recipe, store)
 
@@ -163,11 +165,18 @@ def test_a_damaged_shard_is_named(store: Store, data: bytes):
         read_summary(store, "images/a", 2)
 
 
-@pytest.mark.parametrize("value", [{}, [], {"shard_size": "x"}, {"shard_size": 0}])
-def test_an_identity_that_is_none_is_named(store: Store, value: object) -> None:
-    store.write_json("images/ab/identity.json", value)
-    with pytest.raises(WorkError, match=r"images/ab/identity\.json is damaged \(no shard_size\)"):
-        read_identity(store, "images/ab")
+@pytest.mark.parametrize(
+    ("change", "says"), [(None, "recipe_hash"), ({"shard_size": "x"}, "shard_size"), ({"batch_size": 0}, "batch_size")]
+)
+def test_an_identity_that_is_none_is_named(
+    store: Store, config: RunConfig, recipe: Recipe, change: dict[str, object] | None, says: str
+) -> None:
+    claim_image_set(config, recipe, store)
+    path = f"{recipe.images_dir}/{IDENTITY}"
+    store.write_json(path, [] if change is None else {**store.read_json(path), **change})
+    for reads in (lambda: read_identity(store, recipe.images_dir), lambda: claim_image_set(config, recipe, store)):
+        with pytest.raises(WorkError, match=rf"identity\.json is damaged \(no {says}\); remove it"):
+            reads()
 
 
 def test_a_table_that_is_no_shard_is_named(store: Store) -> None:
