@@ -29,7 +29,9 @@ def images_dir(store: Store) -> str:
         schema = pa.schema([IMAGE_SCHEMA.field(name).with_nullable(True) for name in IMAGE_COLUMNS])
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), out)
         store.write_bytes(f"images/a/shards/shard-{index:06d}.parquet", out.getvalue())
-    store.write_json("images/a/identity.json", {"recipe_hash": "a", "engine": {}, "batch_size": 1, "shard_size": NUM_CLASSES})
+    store.write_json(
+        "images/a/identity.json", {"recipe_hash": "a", "engine": {}, "batch_size": 1, "shard_size": NUM_CLASSES}
+    )
     return "images/a"
 
 

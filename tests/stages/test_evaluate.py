@@ -63,7 +63,9 @@ def save_images(store: Store) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(filled, schema=IMAGE_SCHEMA), sink)
     store.write_bytes(f"{IMAGES_DIR}/shards/shard-000000.parquet", sink.getvalue().to_pybytes())
-    store.write_json(f"{IMAGES_DIR}/identity.json", {"recipe_hash": "a", "engine": {}, "batch_size": 1, "shard_size": len(rows)})
+    store.write_json(
+        f"{IMAGES_DIR}/identity.json", {"recipe_hash": "a", "engine": {}, "batch_size": 1, "shard_size": len(rows)}
+    )
     store.write_json(f"{IMAGES_DIR}/manifest.json", {"rows": len(rows), "seconds": 3.0, "images_per_s": 10.0})
 
 
