@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.cli import check_outlives, print_summary, run_job
 from pipeline.core.artifact import Store
-from pipeline.core.class_building import build_class_table, check_is_text, read_class_list
+from pipeline.core.class_building import build_class_table, read_class_list
 from pipeline.core.classes import class_table_bytes, load_class_table
 from pipeline.core.config import Name
 from pipeline.core.errors import InputError
@@ -45,7 +45,6 @@ def main(
 ) -> None:
     """Parse, build the table, write it, print a summary."""
     check_outlives("--root", root)
-    check_is_text(source, "--source")
     try:
         TypeAdapter(Name).validate_python(name)  # it becomes a file name
     except ValidationError:

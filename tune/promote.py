@@ -76,7 +76,7 @@ def _begun(store: Store, directory: str) -> tuple[SweepConfig, RunConfig] | None
     if not store.exists(path):
         return None
     about = store.read_json(path)
-    if not isinstance(about, dict) or not {"sweep", "config"} <= about.keys():
+    if not {"sweep", "config"} <= about.keys():
         raise WorkError(f"{store.uri(path)} is damaged (no sweep and config); begin the sweep under another --name")
     return validate(SweepConfig, about["sweep"], f"{path}: "), validate(RunConfig, about["config"], f"{path}: ")
 

@@ -26,6 +26,7 @@ from pyarrow import fs
 
 from pipeline.core.errors import InputError, OutageError, WorkError
 from pipeline.core.filesystems import is_final, open_filesystem, outages_waited_out
+from pipeline.core.json_object import parse_json_object
 
 T = TypeVar("T")
 
@@ -234,14 +235,9 @@ class Store:
         text = json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False) + "\n"
         self.write_bytes(path, text.encode(), patience_s)
 
-    def read_json(self, path: str) -> Any:
-        """A JSON file's value. Raises `FileNotFoundError`; `WorkError` when it is damaged."""
-        try:
-            return json.loads(self.read_bytes(path))
-        except ValueError as error:  # no JSON, or no text
-            raise WorkError(
-                f"{self.uri(path)} is damaged ({error}); remove it and run the job that made it again"
-            ) from error
+    def read_json(self, path: str) -> dict[str, Any]:
+        """A JSON file's object. Raises `FileNotFoundError`; `WorkError` when it is damaged, also for a key it lacks."""
+        return parse_json_object(self.read_bytes(path), self.uri(path))
 
 
 def _split_uri(root: str) -> SplitResult:
@@ -278,10 +274,7 @@ def read_manifest(store: Store, directory: str, mend: str) -> dict[str, Any]:
     path = f"{directory}/{MANIFEST}"
     if not store.exists(path):
         raise InputError(f"{store.uri(directory)} has no {MANIFEST}; {mend}")
-    manifest = store.read_json(path)
-    if not isinstance(manifest, dict):
-        raise WorkError(f"{store.uri(path)} is damaged (no mapping); remove it and run the job that made it again")
-    return manifest
+    return store.read_json(path)
 
 
 def _reason(error: BaseException) -> str:

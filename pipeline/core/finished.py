@@ -23,5 +23,5 @@ def finished(store: Store, directory: str, *files: str) -> dict[str, Any] | None
     path = f"{directory}/{MANIFEST}"
     if not store.exists(path):
         return None
-    manifest: dict[str, Any] = store.read_json(path)
+    manifest = store.read_json(path)
     return manifest if all(manifest[name] is None or store.exists(manifest[name]) for name in files) else None

@@ -154,8 +154,7 @@ def read_identity(store: Store, images_dir: str) -> dict[str, Any]:
 
 
 def _sound_identity(store: Store, path: str) -> dict[str, Any]:
-    found = store.read_json(path)
-    identity: dict[str, Any] = found if isinstance(found, dict) else {}
+    identity = store.read_json(path)
     sizes = {name: identity.get(name) for name in ("shard_size", "batch_size")}
     wrong = [name for name in ("recipe_hash", *SHAPES) if name not in identity]
     wrong += [name for name, size in sizes.items() if not isinstance(size, int) or size < 1]

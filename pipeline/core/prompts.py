@@ -63,6 +63,8 @@ def _environment() -> SandboxedEnvironment:
 
 
 ENVIRONMENT = _environment()
+MAX_CHARACTERS = 10_000
+"""Of a prompt: many times what any text encoder reads (77 tokens of CLIP, 512 of T5)."""
 _OF_VALUES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
 _FAILURES = (TemplateError, *_OF_VALUES, RecursionError, MemoryError)
 
@@ -145,6 +147,11 @@ def _render(source: str, values: Mapping[str, str], where: str = "") -> str:
         ) from error
     if not text.strip():
         raise InputError(f"recipe.template {source!r} makes an empty prompt{where}; let it print e.g. {{{{ c }}}}")
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(
+            f"recipe.template {source!r} makes a prompt of {len(text):,} characters{where}, the limit is "
+            f"{MAX_CHARACTERS:,} and text encoders read far fewer; shorten it"
+        )
     return text
 
 

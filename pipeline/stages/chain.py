@@ -114,5 +114,5 @@ def _finished(store: Store, recipe: Recipe, model_dirs: dict[str, str], chain_id
     needed = [SUMMARY, REPORT, *(f"{directory}/{MANIFEST}" for directory in (recipe.images_dir, *model_dirs.values()))]
     if not all(store.exists(path) for path in needed):
         return None
-    summary: dict[str, Any] = store.read_json(SUMMARY)
+    summary = store.read_json(SUMMARY)
     return summary if summary["chain_id"] == chain_id else None

@@ -101,7 +101,7 @@ def _existing(store: Store, recipe: Recipe, shard_size: int) -> dict[str, Any] |
     path = f"{recipe.prompts_dir}/{MANIFEST}"
     if not store.exists(path):
         return None
-    manifest: dict[str, Any] = store.read_json(path)
+    manifest = store.read_json(path)
     if manifest["recipe_hash"] != recipe.hash:
         raise WorkError(f"{store.uri(path)} belongs to recipe {manifest['recipe_hash']}, not {recipe.hash}; move it")
     check_row_format(manifest, store.uri(recipe.prompts_dir))

@@ -91,8 +91,7 @@ class Sweep:
     def result(self) -> dict[str, Any] | None:
         """The answer, when the sweep has ended."""
         path = f"{self.directory}/{RESULT}"
-        found: dict[str, Any] | None = self.store.read_json(path) if self.store.exists(path) else None
-        return found
+        return self.store.read_json(path) if self.store.exists(path) else None
 
     def run(self, say: Say, slots: int | None = None, *, retry_failed: bool = False) -> dict[str, Any]:
         """Run the sweep, go on with it, or find it ended. May be killed at any moment; the same call goes on.

@@ -100,6 +100,7 @@ def test_only_the_template_with_backgrounds_uses_them() -> None:
         ("{{ 1 / 0 }}{{ c }}", ["cannot make the prompt"]),
         ("{{ c }}{{ 9**99999 }}", ["cannot be read", "4300 digits"]),
         ("{{ c[5:] }}", ["empty prompt"]),
+        ("{{ c * 20000 }}", ["20,000 characters", "10,000", "shorten"]),
         ("{% if false %}{{ c }}{% endif %}", ["empty prompt"]),
         ("\udcff{{ c }}", ["not UTF-8"]),
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}{{ c }}", ["cannot make the prompt", "calls itself"]),

@@ -44,7 +44,7 @@ def test_an_ambiguous_word_is_listed_and_nothing_is_written(here: Cli, tmp_root:
         (["--name", "../x", "--class", "sandal"], "cannot name a file"),
         (["--name", "x", "--from", "no/such/file"], "does not exist"),
         (["--class", "sandal"], "--name"),
-        (["--name", "x", "--class", "sandal", "--source", "caf\udce9"], "--source 'caf\\udce9' is not UTF-8 text"),
+        (["--name", "x", "--class", "sandal", "--source", "caf\udce9"], "'caf\\udce9' is not UTF-8 text"),
     ],
 )
 def test_wrong_input_is_one_line(here: Cli, tmp_root: str, arguments: list[str], message: str) -> None:
