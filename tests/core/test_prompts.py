@@ -13,7 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.prompts import Drawn, render, resolve_template, template_names, template_uses
 
 PAPILLON = "n02086910"
-texts = st.text(min_size=1).filter(str.strip)
+texts = st.text(min_size=1, max_size=2_000).filter(str.strip)
 hostile = st.sampled_from(
     [
         "../../etc/passwd",
