@@ -82,7 +82,10 @@ class Stages:
         if len(model_dirs) == 2:
             self.pairs.append({group: len(found) for group, found in model_dirs.items()})
             (group,) = model_dirs.keys() - {"real"}
-            page = {"report": f"reports/{report_id}/report.html", f"{group}_top1": 0.7, "real_top1": 0.75}
+            paths = [path for found in model_dirs.values() for path in found]
+            weights = {path: store.read_json(f"{path}/manifest.json")["files"][WEIGHTS] for path in paths}
+            where = f"reports/{report_id}/report.html"
+            page = {"report": where, f"{group}_top1": 0.7, "real_top1": 0.75, "weights": weights}
             store.write_bytes(page["report"], b"<p>")
             store.write_json(f"reports/{report_id}/manifest.json", page)
             return page

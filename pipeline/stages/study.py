@@ -131,9 +131,10 @@ class Study:
         return reports
 
     def _is_of_other_weights(self, trial: Trial) -> bool:
-        """Whether a result is of a model that was removed and trained again since; older lines do not tell."""
-        known = (self.result(trial) or {}).get("weights_sha256")
-        path = self.models[trial]
+        return self.has_other_weights(self.models[trial], (self.result(trial) or {}).get("weights_sha256"))
+
+    def has_other_weights(self, path: str, known: str | None) -> bool:
+        """Whether a model was removed and trained again since its weights had this sha256; older results have none."""
         if known is None or not self.is_trained(path):
             return False
         return bool(self.store.read_json(f"{path}/{MANIFEST}")["files"][WEIGHTS] != known)

@@ -57,10 +57,12 @@ def _pair(study: Study, cell: Cell) -> dict[str, list[str]] | None:
 
 
 def _made(study: Study, cell: Cell, models: Mapping[str, list[str]]) -> dict[str, Any] | None:
-    """Manifest of the report of a pair, when it is there."""
+    """Manifest of the report of a pair, when it is there and of the models as they are."""
     paths = [path for found in models.values() for path in found]
     report_id = report_identity(cell.config.evaluate, study.sets_of(cell.config), paths)[1]
-    return finished(study.store, f"reports/{report_id}", "report")
+    page = finished(study.store, f"reports/{report_id}", "report")
+    weights = (page or {}).get("weights", {})  # older reports do not tell
+    return None if any(study.has_other_weights(path, weights.get(path)) for path in paths) else page
 
 
 def _write_list(study: Study, reports: Mapping[Cell, Mapping[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.artifact import Store
+from pipeline.core.model_identity import WEIGHTS
 from tests.image_sets import small_config
 from tests.study_stages import Stages, run, study
 
@@ -56,3 +57,13 @@ def test_a_mixed_cell_has_a_page_beside_its_twin_too(stages: Stages, store: Stor
     study(store, base=mixed).run(lambda _: None, slots=2)
     assert stages.pairs == [{"mixed": 2, "real": 2}] * 3
     assert store.read_bytes("studies/small/pages.md").decode().count("gap +0.050") == 3
+
+
+def test_a_page_of_models_as_they_were_before_is_not_listed(stages: Stages, store: Store) -> None:
+    run(store)
+    begun = study(store)
+    twin = next(trial for trial in begun.plan.trials() if trial[0].is_real)
+    store.write_json(f"{begun.models[twin]}/manifest.json", {"files": {WEIGHTS: "trained again"}, "num_images": 20})
+    run(store, "guidance=4")  # makes this cell's page anew; the others' pages still tell of the twin that is gone
+    text = store.read_bytes("studies/small/pages.md").decode()
+    assert "guidance=4](" in text and "guidance=2 images=1x](" not in text
