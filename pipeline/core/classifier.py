@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
@@ -24,6 +25,7 @@ from pipeline.core.model_identity import CONFIG, WEIGHTS
 from pipeline.core.separate_batch_norm import plain_state
 from pipeline.core.train_config import TrainConfig
 
+_AGAIN = "remove the directory and run jobs.train again"
 NUM_FEATURES = 2048
 """Width of the pooled feature that the head reads."""
 
@@ -101,6 +103,23 @@ class TrainedClassifier:
     weights_sha256: str
 
 
+def read_settings(store: Store, model_dir: str) -> tuple[dict[str, Any], TrainConfig]:
+    """What a model was trained with: its config.json (`train`, `class_names`, `wnids`), and `train` as a config.
+
+    Raises:
+        InputError: the file is not there.
+        WorkError: it is damaged.
+    """
+    path = f"{model_dir}/{CONFIG}"
+    try:
+        settings = store.read_json(path)
+        return settings, TrainConfig.model_validate(settings["train"])
+    except FileNotFoundError as error:
+        raise InputError(f"{store.uri(model_dir)} has no {CONFIG}; {_AGAIN}") from error
+    except ValidationError as error:
+        raise WorkError(f"{store.uri(path)} is damaged (no training settings); {_AGAIN}") from error
+
+
 def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
     """A finished model of `jobs.train`.
 
@@ -109,20 +128,16 @@ def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
         WorkError: a file of it is damaged.
     """
     manifest = read_manifest(store, model_dir, "run `python -m jobs.train` with the same preset and settings first")
-    settings = store.read_json(f"{model_dir}/{CONFIG}")
-    train = TrainConfig.model_validate(settings["train"])
+    settings, train = read_settings(store, model_dir)
     model = build_classifier(train, len(settings["wnids"]))
     try:
         weights = store.read_bytes(f"{model_dir}/{WEIGHTS}")
         model.load_state_dict(load_safetensors(weights))
     except FileNotFoundError as error:
-        raise InputError(
-            f"{store.uri(model_dir)} has no {WEIGHTS}; remove the directory and run jobs.train again"
-        ) from error
+        raise InputError(f"{store.uri(model_dir)} has no {WEIGHTS}; {_AGAIN}") from error
     except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:
         raise WorkError(
-            f"{store.uri(model_dir)}/{WEIGHTS} is damaged ({str(error).splitlines()[0]}); "
-            "remove the directory and run jobs.train again"
+            f"{store.uri(model_dir)}/{WEIGHTS} is damaged ({str(error).splitlines()[0]}); {_AGAIN}"
         ) from error
     names = {"class_names": settings["class_names"], "wnids": settings["wnids"]}
     return TrainedClassifier(model.eval(), train, **names, manifest=manifest, weights_sha256=sha256_bytes(weights))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.core.artifact import Store, read_manifest
+from pipeline.core.classifier import read_settings
 from pipeline.core.config import RunConfig
 from pipeline.core.encoders import Encoder, pixel_encoder, random_encoder
 from pipeline.core.errors import InputError
 from pipeline.core.identity import canonical_json, content_hash
-from pipeline.core.model_identity import CONFIG, TWINS, named_model
+from pipeline.core.model_identity import TWINS, named_model
 from pipeline.core.recipe import resolve_recipe
 from pipeline.stages.evaluate import trained_models
 
@@ -57,7 +58,7 @@ def baselines(encoders: Sequence[Encoder], *, pixels: bool) -> list[Encoder]:
 
 def _about(store: Store, directory: str) -> tuple[dict[str, Any], dict[str, Any]]:
     mend = "run `python -m jobs.train` with the same preset and settings first"
-    return read_manifest(store, directory, mend), store.read_json(f"{directory}/{CONFIG}")["train"]
+    return read_manifest(store, directory, mend), read_settings(store, directory)[0]["train"]
 
 
 def _named(models: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[Encoder]:

@@ -70,7 +70,7 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     manifest_path = f"{recipe.images_dir}/{MANIFEST}"
     manifest = store.read_json(manifest_path) if store.exists(manifest_path) else None
     uniform, extra = published_shards(store, recipe.images_dir), known_extras(store, recipe)
-    whole = range(max(manifest["shards"] if manifest else 0, max(uniform, default=-1) + 1))
+    whole = range(max(0 if manifest is None else manifest["shards"], max(uniform, default=-1) + 1))
     growth = extra_manifest(store, recipe.images_dir)
     published = uniform | extra
     expected = [*whole, *sorted(without_gaps([*extra, *manifest_shards(growth, recipe)]))]
@@ -85,9 +85,9 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
     wrong_numbers: list[str] = []
     wrong_growth: list[str] = []
     if not bad and not missing:
-        if manifest:
+        if manifest is not None:
             wrong_numbers = manifest_faults(manifest, list(range(manifest["shards"])), recipe, store)
-        if growth:
+        if growth is not None:
             wrong_growth = manifest_faults(growth, manifest_shards(growth, recipe), recipe, store)
     for path, faults in ((manifest_path, wrong_numbers), (f"{extra_dir(recipe.images_dir)}/{MANIFEST}", wrong_growth)):
         for fault in faults:
@@ -218,9 +218,9 @@ def make_again(
     config = as_begun(config, identity)
     recipe = resolve_recipe(config)
     least = (stop - 1) * config.generate.shard_size // len(recipe.classes) + 1  # images per class that reach so far
-    begun = manifest["images_per_class"] if manifest else config.images_per_class
+    begun = config.images_per_class if manifest is None else manifest["images_per_class"]
     sized = config.model_copy(update={"images_per_class": max(begun, least)})
     generate(sized, store, shards=f"0:{stop}", remake=shards, publishes=False)
-    if manifest:
+    if manifest is not None:
         made = list(range(manifest["shards"]))
         publish_manifest(config.model_copy(update={"images_per_class": begun}), recipe, store, made)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -90,6 +93,23 @@ def test_damaged_weights_are_a_work_error(tmp_root: str, weights: bytes) -> None
     store = Store.open(tmp_root)
     publish(store, weights)
     with pytest.raises(WorkError, match=r"model\.safetensors is damaged"):
+        load_classifier(store, "models/x")
+
+
+@pytest.mark.parametrize("settings", [{}, {"train": {}}, {"train": 3}, {"train": {"no_such_setting": 1}}])
+def test_damaged_settings_are_a_work_error(tmp_root: str, settings: dict[str, Any]) -> None:
+    store = Store.open(tmp_root)
+    publish(store, b"")
+    store.write_json(f"models/x/{CONFIG}", settings)
+    with pytest.raises(WorkError, match=r"models/x/config\.json is damaged"):
+        load_classifier(store, "models/x")
+
+
+def test_lost_settings_are_an_input_error(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    publish(store, b"")
+    (tmp_path / "models/x" / CONFIG).unlink()
+    with pytest.raises(InputError, match=r"models/x has no config\.json; remove the directory and run jobs\.train"):
         load_classifier(store, "models/x")
 
 

@@ -79,6 +79,15 @@ def test_a_manifest_that_is_wrong_is_found(root: Path, config: RunConfig, call) 
     assert json.loads(path.read_text()) == json.loads(right)
 
 
+def test_an_emptied_manifest_is_no_missing_one(root: Path, config: RunConfig, call) -> None:
+    path = root / resolve_recipe(config).images_dir / MANIFEST
+    right = path.read_text()
+    path.write_text("{}")
+    code, out, err = call(root)
+    path.write_text(right)
+    assert code == 1 and f"{path} is damaged (no 'shards')" in err and "Traceback" not in out + err
+
+
 @pytest.fixture
 def copied(root: Path, config: RunConfig, tmp_path: Path) -> Path:
     """The shards' folder of a copy of that set, to be changed."""
