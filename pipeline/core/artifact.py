@@ -26,7 +26,7 @@ from pyarrow import fs
 
 from pipeline.core.errors import InputError, OutageError, WorkError
 from pipeline.core.filesystems import is_final, open_filesystem, outages_waited_out
-from pipeline.core.json_object import parse_json_object
+from pipeline.core.json_object import MEND, parse_json_object
 
 T = TypeVar("T")
 
@@ -235,9 +235,9 @@ class Store:
         text = json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False) + "\n"
         self.write_bytes(path, text.encode(), patience_s)
 
-    def read_json(self, path: str) -> dict[str, Any]:
+    def read_json(self, path: str, mend: str = MEND) -> dict[str, Any]:
         """A JSON file's object. Raises `FileNotFoundError`; `WorkError` when it is damaged, also for a key it lacks."""
-        return parse_json_object(self.read_bytes(path), self.uri(path))
+        return parse_json_object(self.read_bytes(path), self.uri(path), mend)
 
 
 def _split_uri(root: str) -> SplitResult:

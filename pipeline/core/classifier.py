@@ -104,7 +104,7 @@ class TrainedClassifier:
 
 
 def read_settings(store: Store, model_dir: str) -> tuple[dict[str, Any], TrainConfig]:
-    """What a model was trained with: its config.json (`train`, `class_names`, `wnids`), and `train` as a config.
+    """What a model was trained with: its config.json (`class_names`, `wnids`, as many), and its `train` as a config.
 
     Raises:
         InputError: the file is not there.
@@ -112,12 +112,16 @@ def read_settings(store: Store, model_dir: str) -> tuple[dict[str, Any], TrainCo
     """
     path = f"{model_dir}/{CONFIG}"
     try:
-        settings = store.read_json(path)
-        return settings, TrainConfig.model_validate(settings["train"])
+        settings = store.read_json(path, _AGAIN)
+        train = TrainConfig.model_validate(settings["train"])
     except FileNotFoundError as error:
         raise InputError(f"{store.uri(model_dir)} has no {CONFIG}; {_AGAIN}") from error
     except ValidationError as error:
         raise WorkError(f"{store.uri(path)} is damaged (no training settings); {_AGAIN}") from error
+    names, wnids = settings["class_names"], settings["wnids"]
+    if not (isinstance(names, list) and isinstance(wnids, list) and len(names) == len(wnids)):
+        raise WorkError(f"{store.uri(path)} is damaged (no names of classes); {_AGAIN}")
+    return settings, train
 
 
 def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
@@ -132,9 +136,10 @@ def load_classifier(store: Store, model_dir: str) -> TrainedClassifier:
     model = build_classifier(train, len(settings["wnids"]))
     try:
         weights = store.read_bytes(f"{model_dir}/{WEIGHTS}")
-        model.load_state_dict(load_safetensors(weights))
     except FileNotFoundError as error:
         raise InputError(f"{store.uri(model_dir)} has no {WEIGHTS}; {_AGAIN}") from error
+    try:
+        model.load_state_dict(load_safetensors(weights))
     except (SafetensorError, json.JSONDecodeError, RuntimeError) as error:
         raise WorkError(
             f"{store.uri(model_dir)}/{WEIGHTS} is damaged ({str(error).splitlines()[0]}); {_AGAIN}"

@@ -88,7 +88,7 @@ def publish_extra_manifest(store: Store, recipe: Recipe, batch_size: int, counts
         counts: extra images asked of every class.
     """
     before = extra_manifest(store, recipe.images_dir)
-    said = before["per_class"] if before else {}
+    said = {} if before is None else before["per_class"]
     largest = [max(count, said.get(wnid, 0)) for wnid, count in zip(recipe.classes.wnids, counts, strict=True)]
     shards = extra_shards(largest, batch_size)
     manifest = {

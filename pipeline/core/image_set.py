@@ -154,15 +154,13 @@ def read_identity(store: Store, images_dir: str) -> dict[str, Any]:
 
 
 def _sound_identity(store: Store, path: str) -> dict[str, Any]:
-    identity = store.read_json(path)
+    mend = "remove it, then run `python -m jobs.generate` with the settings that the set was begun with"
+    identity = store.read_json(path, mend)
     sizes = {name: identity.get(name) for name in ("shard_size", "batch_size")}
     wrong = [name for name in ("recipe_hash", *SHAPES) if name not in identity]
     wrong += [name for name, size in sizes.items() if not isinstance(size, int) or size < 1]
     if wrong:
-        raise WorkError(
-            f"{store.uri(path)} is damaged (no {wrong[0]}); remove it, then run `python -m jobs.generate` with the "
-            "settings that the set was begun with"
-        )
+        raise WorkError(f"{store.uri(path)} is damaged (no {wrong[0]}); {mend}")
     return identity
 
 

@@ -29,6 +29,7 @@ SCORES_VERSION = 2
 """Part of the id: raise it when the same model would get other numbers."""
 SIDE = b"synthclones.scores"
 """Key of the file's metadata: what is no number of a single image, as JSON."""
+_MEND = "remove it, and the model is scored again"
 
 
 def kept_scores(
@@ -65,11 +66,11 @@ def kept_counts(
     path = _counts_path(trained, one, settings)
     if not store.exists(path):
         return None
-    found = store.read_json(path)
+    found = store.read_json(path, _MEND)
     try:
         right = {(name, severity): count for name, severity, count in found["right"]}
         return CorruptionCounts(found["images"], found["clean"], right)
-    except (KeyError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise _damaged(store, path, error) from error
 
 
@@ -102,7 +103,7 @@ def _keep(store: Store, path: str, scores: SetScores) -> None:
 def _read(store: Store, path: str, num_classes: int) -> SetScores:
     try:
         if path.endswith(".json"):
-            return SetScores(store.read_json(path)["metrics"], None)
+            return SetScores(store.read_json(path, _MEND)["metrics"], None)
         table = store.read_table(path)
         side = json.loads((table.schema.metadata or {})[SIDE])
         label, prediction, confidence, in_top_k = (
@@ -116,7 +117,7 @@ def _read(store: Store, path: str, num_classes: int) -> SetScores:
 
 
 def _damaged(store: Store, path: str, error: Exception) -> WorkError:
-    return WorkError(f"{store.uri(path)} is damaged ({error!r}); remove it, and the model is scored again")
+    return WorkError(f"{store.uri(path)} is damaged ({error!r}); {_MEND}")
 
 
 def _path(trained: TrainedClassifier, sets: Mapping[str, OpenSet], name: str, settings: EvaluateConfig) -> str:

@@ -69,6 +69,11 @@ _OF_VALUES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeErro
 _FAILURES = (TemplateError, *_OF_VALUES, RecursionError, MemoryError)
 
 
+def _called(source: str) -> str:
+    """A template in an error's line, whatever its length."""
+    return f"recipe.template {source!r:.200}"
+
+
 def template_names() -> dict[str, str]:
     """The named templates of presets/prompts.yaml: name -> Jinja source."""
     return {name: str(source) for name, source in load_yaml(PRESETS / "prompts.yaml").items()}
@@ -85,11 +90,11 @@ def resolve_template(name_or_source: str) -> str:
     source = named.get(name_or_source, name_or_source)
     if source not in named.values() and "{{" not in source and "{%" not in source:
         hint = nearest(source, named)
-        raise InputError(f"recipe.template {source!r} is unknown{hint}, or write one, e.g. 'a photo of {{{{ c }}}}'")
+        raise InputError(f"{_called(source)} is unknown{hint}, or write one, e.g. 'a photo of {{{{ c }}}}'")
     unknown = sorted(_variables(source) - VARIABLES.keys())
     if unknown:
         allowed = ", ".join(f"{name} ({meaning})" for name, meaning in VARIABLES.items())
-        raise InputError(f"recipe.template {source!r} uses the unknown variable {unknown[0]!r}; there are {allowed}")
+        raise InputError(f"{_called(source)} uses the unknown variable {unknown[0]!r}; there are {allowed}")
     _render(source, dict.fromkeys(VARIABLES, "x"))
     return source
 
@@ -142,14 +147,12 @@ def _render(source: str, values: Mapping[str, str], where: str = "") -> str:
         text = _compile(source).render(values)
         text.encode()  # half of a character can be written in Jinja, and no tokenizer or file takes it
     except _FAILURES as error:
-        raise InputError(
-            f"recipe.template {source!r} cannot make the prompt{where}: {_reason(error, values)}"
-        ) from error
+        raise InputError(f"{_called(source)} cannot make the prompt{where}: {_reason(error, values)}") from error
     if not text.strip():
-        raise InputError(f"recipe.template {source!r} makes an empty prompt{where}; let it print e.g. {{{{ c }}}}")
+        raise InputError(f"{_called(source)} makes an empty prompt{where}; let it print e.g. {{{{ c }}}}")
     if len(text) > MAX_CHARACTERS:
         raise InputError(
-            f"recipe.template {source!r} makes a prompt of {len(text):,} characters{where}, the limit is "
+            f"{_called(source)} makes a prompt of {len(text):,} characters{where}, the limit is "
             f"{MAX_CHARACTERS:,} and text encoders read far fewer; shorten it"
         )
     return text
@@ -167,8 +170,8 @@ def _variables(source: str) -> frozenset[str]:
         _compile(source)  # unknown filters and tests show only here
         return frozenset(meta.find_undeclared_variables(ENVIRONMENT.parse(source)))
     except TemplateSyntaxError as error:
-        raise InputError(f"recipe.template {source!r} is not a Jinja template: {error.message}; mend it") from error
+        raise InputError(f"{_called(source)} is not a Jinja template: {error.message}; mend it") from error
     except UnicodeEncodeError:
-        raise InputError(f"recipe.template {source!r} is not UTF-8 text; mend its encoding") from None
+        raise InputError(f"{_called(source)} is not UTF-8 text; mend its encoding") from None
     except _FAILURES as error:  # Jinja computes what stands between numbers
-        raise InputError(f"recipe.template {source!r} cannot be read: {_reason(error, {})}") from error
+        raise InputError(f"{_called(source)} cannot be read: {_reason(error, {})}") from error

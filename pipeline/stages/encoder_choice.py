@@ -13,6 +13,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.identity import canonical_json, content_hash
 from pipeline.core.model_identity import TWINS, named_model
 from pipeline.core.recipe import resolve_recipe
+from pipeline.core.train_config import TrainConfig
 from pipeline.stages.evaluate import trained_models
 
 
@@ -56,17 +57,17 @@ def baselines(encoders: Sequence[Encoder], *, pixels: bool) -> list[Encoder]:
     return [*random, *([pixel_encoder(size)] if pixels else [])]
 
 
-def _about(store: Store, directory: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _about(store: Store, directory: str) -> tuple[dict[str, Any], TrainConfig]:
     mend = "run `python -m jobs.train` with the same preset and settings first"
-    return read_manifest(store, directory, mend), read_settings(store, directory)[0]["train"]
+    return read_manifest(store, directory, mend), read_settings(store, directory)[1]
 
 
-def _named(models: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> list[Encoder]:
+def _named(models: Sequence[tuple[str, dict[str, Any], TrainConfig]]) -> list[Encoder]:
     """Models that differ in nothing but the seed make a group; groups of the same words get the data's id as well."""
     keys = []
     for _, manifest, train in models:
         identity = manifest["identity"]
-        words = f"{train['data']}, {identity['images_per_class']} per class"
+        words = f"{train.data}, {identity['images_per_class']} per class"
         but_seed = {**identity, "train": {k: v for k, v in identity["train"].items() if k != "seed"}}
         keys.append((words, content_hash(canonical_json(but_seed))[:8]))
     shared = {words for words, key in keys if any(w == words and k != key for w, k in keys)}
@@ -74,8 +75,8 @@ def _named(models: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]) -> list
         Encoder(
             id=directory.rpartition("/")[2],
             group=f"{words} ({key})" if words in shared else words,
-            seed=train["seed"],
-            input_size=train["input_size"],
+            seed=train.seed,
+            input_size=train.input_size,
             model_dir=directory,
             weights=content_hash([manifest["identity"], manifest.get("files")]),
         )

@@ -135,7 +135,7 @@ def make_extra_shards(
                 earlier=earlier,
                 part=EXTRA,
             )
-        if any(counts) or extra_manifest(store, recipe.images_dir):
+        if any(counts) or extra_manifest(store, recipe.images_dir) is not None:
             done = publish_extra_manifest(store, recipe, config.generate.batch_size, counts)
             numbers = {key: done[key] for key in ("rows", "ok", "failed", "images_per_s", "seconds")}
             run.log_metrics(numbers, done["shards"])

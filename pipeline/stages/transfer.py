@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -225,7 +226,7 @@ def _features(config: RunConfig, store: Store, encoder: Encoder, images: Images)
 
 def _read_probe(store: Store, path: str) -> ProbeResult:
     kept = store.read_json(path)
-    return ProbeResult(**{key: value for key, value in kept.items() if key != "seconds"})
+    return ProbeResult(**{field.name: kept[field.name] for field in fields(ProbeResult)})
 
 
 def _about(found: TransferSet) -> dict[str, Any]:

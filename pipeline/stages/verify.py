@@ -62,7 +62,7 @@ def verify(config: RunConfig, store: Store, say: Callable[[str], object], *, rep
 
     Raises:
         InputError: there is no such set; with `repair` as `generate`, before anything is changed.
-        WorkError: the storage does not answer; with `repair` as `generate`.
+        WorkError: the storage does not answer, or identity or manifest are damaged; with `repair` as `generate`.
     """
     recipe = resolve_recipe(config)
     identity = read_identity(store, recipe.images_dir)

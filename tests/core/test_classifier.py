@@ -13,7 +13,7 @@ from torch import nn
 
 from pipeline.core.artifact import MANIFEST, Store
 from pipeline.core.classifier import CosineLinear, build_classifier, load_classifier, weights_to_bytes
-from pipeline.core.errors import InputError, WorkError
+from pipeline.core.errors import InputError, OutageError, WorkError
 from pipeline.core.model_identity import CONFIG, WEIGHTS
 from pipeline.core.train_config import TrainConfig
 
@@ -96,12 +96,25 @@ def test_damaged_weights_are_a_work_error(tmp_root: str, weights: bytes) -> None
         load_classifier(store, "models/x")
 
 
-@pytest.mark.parametrize("settings", [{}, {"train": {}}, {"train": 3}, {"train": {"no_such_setting": 1}}])
+NAMES = {"class_names": ["shirt"], "wnids": ["n00000001"]}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"train": {}},
+        {**NAMES, "train": 3},
+        {**NAMES, "train": {"no_such_setting": 1}},
+        {"train": {}, "class_names": ["shirt"], "wnids": None},
+        {"train": {}, "class_names": ["shirt", "bag"], "wnids": ["n00000001"]},
+    ],
+)
 def test_damaged_settings_are_a_work_error(tmp_root: str, settings: dict[str, Any]) -> None:
     store = Store.open(tmp_root)
     publish(store, b"")
     store.write_json(f"models/x/{CONFIG}", settings)
-    with pytest.raises(WorkError, match=r"models/x/config\.json is damaged"):
+    with pytest.raises(WorkError, match=r"x/config\.json is damaged .*; remove the directory and run jobs\.train"):
         load_classifier(store, "models/x")
 
 
@@ -125,3 +138,18 @@ def test_it_is_torchvisions_resnet50_and_several_resolutions_are_several_passes_
         logits = network(*images)
         expected = torch.cat([plain.eval()(part) for part in images])
     torch.testing.assert_close(logits, expected)
+
+
+def test_a_storage_that_does_not_answer_is_no_damage(tmp_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(tmp_root)
+    publish(store, b"")
+
+    def fails(self: Store, path: str) -> bytes:
+        if path.endswith(WEIGHTS):
+            raise OutageError("the store does not answer")
+        return real(self, path)
+
+    real = Store.read_bytes
+    monkeypatch.setattr(Store, "read_bytes", fails)
+    with pytest.raises(OutageError, match="^the store does not answer$"):
+        load_classifier(store, "models/x")

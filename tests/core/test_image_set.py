@@ -166,7 +166,7 @@ def test_a_damaged_shard_is_named(store: Store, data: bytes):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [(None, "recipe_hash"), ({"shard_size": "x"}, "shard_size"), ({"batch_size": 0}, "batch_size")]
+    ("change", "says"), [(None, "mapping"), ({"shard_size": "x"}, "shard_size"), ({"batch_size": 0}, "batch_size")]
 )
 def test_an_identity_that_is_none_is_named(
     store: Store, config: RunConfig, recipe: Recipe, change: dict[str, object] | None, says: str

@@ -25,6 +25,13 @@ def test_a_missing_key_is_damage_when_it_is_asked_for() -> None:
         manifest["shards"]
 
 
+def test_a_file_may_have_a_mend_of_its_own() -> None:
+    with pytest.raises(WorkError, match=r"\(no mapping\); begin anew$"):
+        parse_json_object(b"[]", "m.json", "begin anew")
+    with pytest.raises(WorkError, match=r"\(no 'rows'\); begin anew$"):
+        parse_json_object(b"{}", "m.json", "begin anew")["rows"]
+
+
 def test_an_object_is_the_same_on_another_process() -> None:
     sent = pickle.loads(pickle.dumps(parse_json_object(b'{"rows": 2}', "s3://b/m.json")))
     assert sent == {"rows": 2}

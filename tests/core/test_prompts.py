@@ -114,6 +114,12 @@ def test_a_wrong_template_is_an_error(template: str, parts: list[str]) -> None:
         assert part in str(caught.value)
 
 
+def test_an_error_shows_the_beginning_of_a_long_template() -> None:
+    with pytest.raises(InputError, match="10,001 characters") as caught:
+        resolve_template("{{ c }}" + "y" * 10_000)
+    assert "{{ c }}yyy" in str(caught.value) and len(str(caught.value)) < 500
+
+
 def test_a_class_without_a_hypernym_is_named() -> None:
     entity = {**row(PAPILLON), "wnid": "n00001740", "synset": "entity.n.01", "hypernym_lemmas": []}
     with pytest.raises(

@@ -19,7 +19,8 @@ def write_model(store: Store, config: RunConfig) -> str:
     """What the choice reads of a model of a config; its weights are not asked for."""
     identity, identity_hash = model_identity(config, resolve_recipe(config))
     directory = model_directory(identity_hash)
-    store.write_json(f"{directory}/config.json", {"train": config.train.model_dump(mode="json")})
+    names = {"class_names": ["shirt"], "wnids": ["n00000001"]}
+    store.write_json(f"{directory}/config.json", {"train": config.train.model_dump(mode="json"), **names})
     store.write_json(f"{directory}/manifest.json", {"identity": identity, "files": {}})
     return directory
 
