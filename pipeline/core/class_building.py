@@ -67,7 +67,10 @@ def build_class_table(wordnet: WordNet, entries: Sequence[str], source: str) -> 
 
 def resolve_entry(wordnet: WordNet, entry: str) -> tuple[str, Noun]:
     """(short name, noun) of one entry of a list. Raises `InputError`."""
-    check_is_text(entry, "class")
+    try:
+        entry.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        raise InputError(f"class {entry!r} is not UTF-8 text; mend its encoding") from None
     name, separator, pick = (part.strip() for part in entry.rpartition("="))
     if separator and not name:
         raise InputError(f"{entry!r} has no name before `=`; write e.g. bag=4 or T-shirt=jersey.n.03")
@@ -85,14 +88,6 @@ def resolve_entry(wordnet: WordNet, entry: str) -> tuple[str, Noun]:
     else:
         return pick, wordnet.by_word(pick)
     return name or noun.lemmas[0], noun
-
-
-def check_is_text(text: str, what: str) -> None:
-    """Raise `InputError`, `what` first, for bytes of the command line that are no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{what} {text!r} is not UTF-8 text; mend its encoding") from None
 
 
 def class_row(wordnet: WordNet, class_index: int, name: str, noun: Noun) -> dict[str, Any]:
